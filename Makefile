@@ -1,0 +1,41 @@
+# Two commands a newcomer needs: `make demo` and `make test`. Each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test test-all test-lowest lint clean
+.DEFAULT_GOAL := demo
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+demo: .venv/.installed  ## the main job on synthetic patients: cohort, training, retrieval table
+	mkdir -p $(DEMO) && cd $(DEMO) && $(CURDIR)/$(BIN)/symile-clin demo
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, types, import contracts, tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## also the slow ones: three-seed comparison of objectives
+	$(BIN)/python -m pytest
+
+test-lowest:  ## the lower bounds of pyproject.toml, installed and tested in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable . --group dev
+	.venv-lowest/bin/python -m pytest -m "not slow" -W default
+
+clean:
+	rm -rf .venv .venv-lowest build dist

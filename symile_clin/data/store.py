@@ -1,0 +1,159 @@
+"""An opened cohort directory: samples as a frame, arrays as memory maps behind row indices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from symile_clin import files
+from symile_clin.data.candidates import CandidateLists, read_candidates
+from symile_clin.errors import CohortError, MismatchError, NotFoundError
+from symile_clin.schema import ARRAYS_DIR, CANDIDATES_DIR, ROW, SAMPLES, SPLIT, STATE_DIR, TRUTH, Split
+
+Rows = NDArray[np.int64]
+
+
+class StoredArray:
+    """One array of a cohort: an ordered list of .npy parts, read by sample row.
+
+    A local build writes one part; shards and imported releases have several. The manifest holds, for each part, its
+    file and the first and last-but-one row it covers.
+    """
+
+    def __init__(self, directory: Path, entry: Mapping[str, Any]) -> None:
+        self.shape: tuple[int, ...] = tuple(entry["shape"])
+        self.dtype = np.dtype(entry["dtype"])
+        self._starts = np.array([part["rows"][0] for part in entry["parts"]], dtype=np.int64)
+        self._parts = [_map(directory / part["file"], self.dtype, self.shape, part["rows"]) for part in entry["parts"]]
+
+    def take(self, rows: Rows) -> NDArray[Any]:
+        """Samples `rows` in that order, shape (len(rows), *shape), as a copy."""
+        if len(self._parts) == 1:
+            return self._parts[0][rows - self._starts[0]]
+        out = np.empty((len(rows), *self.shape), dtype=self.dtype)
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(part_of):
+            mine = part_of == part
+            out[mine] = self._parts[part][rows[mine] - self._starts[part]]
+        return out
+
+
+class Cohort:
+    """A complete cohort directory (docs/architecture.md lists its files).
+
+    Attributes:
+        path: the directory.
+        manifest: its manifest.json.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def name(self) -> str:
+        """The spec's name."""
+        return str(self.manifest["name"])
+
+    @property
+    def hash(self) -> str:
+        """Hash of the logical content: samples, splits, arrays, candidates."""
+        return str(self.manifest["hash"])
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The resolved cohort spec as plain values."""
+        spec: Mapping[str, Any] = self.manifest["spec"]
+        return spec
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the patients are synthetic, so that pictures of them may travel."""
+        return bool(self.manifest["synthetic"])
+
+    @property
+    def planted(self) -> Mapping[str, Any] | None:
+        """How the factors of a synthetic cohort were planted; None for real patients."""
+        return self.manifest["planted"] if self.synthetic else None
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """samples.parquet; its position equals its `row`."""
+        return pd.read_parquet(self.path / SAMPLES)
+
+    @cached_property
+    def truth(self) -> pd.DataFrame | None:
+        """Planted factors of each sample in row order, for synthetic cohorts."""
+        return pd.read_parquet(self.path / TRUTH) if (self.path / TRUTH).is_file() else None
+
+    def rows(self, split: Split) -> Rows:
+        """Rows of a split, ascending."""
+        samples = self.samples
+        return samples.loc[samples[SPLIT] == split, ROW].to_numpy(dtype=np.int64)
+
+    def array(self, modality: str, array: str) -> StoredArray:
+        """A stored array of a modality, memory-mapped."""
+        return StoredArray(self.path / ARRAYS_DIR / modality, self.manifest["arrays"][modality][array])
+
+    def state(self, modality: str) -> dict[str, Any]:
+        """What the modality fitted on train."""
+        state: dict[str, Any] = files.read_json(self.path / STATE_DIR / f"{modality}.json")
+        return state
+
+    def candidates(self, split: Split, *, other_subjects: bool = False) -> CandidateLists:
+        """The fixed candidate lists of a split, as drawn, or without the query's own patient."""
+        name = f"{split}_other_subjects" if other_subjects else split
+        path = self.path / CANDIDATES_DIR / f"{name}.parquet"
+        if not path.is_file():
+            raise NotFoundError(f"cohort {self.name} has no candidate lists for '{name}'", remedy="Use val or test")
+        return read_candidates(path)
+
+
+def open_cohort(path: Path) -> Cohort:
+    """Open a complete cohort directory.
+
+    Raises:
+        NotFoundError: no such cohort, or one whose build did not finish.
+        MismatchError: a directory of another kind.
+    """
+    manifest = files.read_manifest(path)
+    if manifest is None:
+        raise NotFoundError(f"no complete cohort in {path}", remedy="Build one with `symile-clin cohort build`")
+    if manifest.get("stage") != "cohort":
+        raise MismatchError(f"{path} holds a {manifest.get('stage')}", expected="a cohort")
+    return Cohort(path, manifest)
+
+
+def newest_cohort(root: Path) -> Cohort:
+    """The complete cohort below `root` that was built last.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = [path.parent for path in root.glob("*/manifest.json")]
+    if not found:
+        raise NotFoundError(
+            f"no cohort in {root}", remedy="Build one with `symile-clin cohort build --demo`, or name one with --cohort"
+        )
+    return open_cohort(max(found, key=lambda path: (path / "manifest.json").stat().st_mtime_ns))
+
+
+def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], rows: tuple[int, int]) -> NDArray[Any]:
+    expected = (rows[1] - rows[0], *shape)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CohortError(f"{path.name} cannot be read: {error}", remedy="Rebuild the cohort") from None
+    if array.dtype != dtype or array.shape != expected:
+        raise CohortError(
+            f"{path.name} holds {array.dtype}{list(array.shape)}",
+            expected=f"{dtype}{list(expected)} as its manifest says",
+            remedy="Rebuild the cohort",
+        )
+    return array

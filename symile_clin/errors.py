@@ -1,0 +1,70 @@
+"""Every error a user can meet: what was found, what was expected, what to do. Caught once, in cli.py."""
+
+from __future__ import annotations
+
+
+class SymileClinError(Exception):
+    """Base of all expected failures; its text is the one line a user reads.
+
+    Args:
+        found: what was found, as a sentence without its full stop.
+        expected: what was expected instead, if that is not obvious.
+        remedy: what the user can do now.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str | None = None, remedy: str | None = None) -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        parts = [found, f"expected {expected}" if expected else None, remedy]
+        super().__init__(". ".join(part.rstrip(".") for part in parts if part) + ".")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders (image and record readers run in workers): keyword arguments must survive.
+        return _rebuild, (type(self), self.found, self.expected, self.remedy)
+
+
+def _rebuild(kind: type[SymileClinError], found: str, expected: str | None, remedy: str | None) -> SymileClinError:
+    return kind(found, expected=expected, remedy=remedy)
+
+
+class ConfigError(SymileClinError):
+    """A spec, preset, option or argument that cannot be understood."""
+
+    exit_code = 2
+
+
+class NotFoundError(SymileClinError):
+    """A cohort, run, checkpoint or preset that was asked for and is not there."""
+
+    exit_code = 2
+
+
+class SourceError(SymileClinError):
+    """A MIMIC directory or table that is missing or is not what its format says."""
+
+    exit_code = 3
+
+
+class CohortError(SymileClinError):
+    """A cohort that is empty, too small for its splits, or damaged."""
+
+    exit_code = 3
+
+
+class MismatchError(SymileClinError):
+    """A checkpoint that does not fit a cohort, or files that do not belong together."""
+
+    exit_code = 3
+
+
+class BusyError(SymileClinError):
+    """Another process is writing to the same place."""
+
+
+class TrainingError(SymileClinError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+class TrackingError(SymileClinError):
+    """The tracking store cannot be used where the user asked for it explicitly."""

@@ -1,0 +1,266 @@
+"""The contract of a modality room, and the small types that cross its door.
+
+A modality is an instance: it has a name in its cohort (the prefix of its columns) and its options.
+Importing a room must stay cheap: torch is imported inside `to_input` and `encoder`, ibis nowhere
+(expressions come from the catalog's tables).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symile_clin.sources.tables import TableSpec
+from symile_clin.strict import Strict
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+    from torch import Tensor, nn
+
+Arrays = Mapping[str, NDArray[Any]]
+Row = Mapping[str, Any]
+#: What a synthetic patient adds to a table: rows as mappings of column to value, absent columns empty.
+TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+class Reason(StrEnum):
+    """Why a file or event was refused; the `reason` column of quarantine.parquet and events.csv."""
+
+    MISSING = "file missing"
+    OUTSIDE = "path outside the source"
+    TRUNCATED = "truncated"
+    UNDECODABLE = "not decodable"
+    WRONG_FORMAT = "wrong format"
+    TOO_LARGE = "too large"
+    ALL_ZERO = "all zero"
+    NAN = "missing values"
+    CONSTANT = "constant"
+    CHECKSUM = "checksum differs"
+    UNLABELLED = "no label"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A typed no.
+
+    Attributes:
+        reason: why.
+        detail: one line for a person; no path, no id.
+        then: "next" tries the next event in the window, "drop" drops the sample.
+    """
+
+    reason: Reason
+    detail: str = ""
+    then: Literal["next", "drop"] = "next"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Type and shape of one stored array, without the leading sample axis.
+
+    Attributes:
+        dtype: numpy name, e.g. "uint8".
+        shape: of one sample.
+        fitted: true if the array needs the fitted state (made after the splits), false if it comes from `read`.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    fitted: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One small table about a modality for `cohort describe`: label -> value (counts or fractions)."""
+
+    title: str
+    values: Mapping[str, float]
+
+
+class Tables(Protocol):
+    """What `events` is given: checked tables as expressions, by `TableSpec.name`."""
+
+    def table(self, name: str) -> ir.Table:
+        """The table's used columns, typed; absent optional ones are null."""
+
+
+@dataclass(frozen=True)
+class SyntheticAdmission:
+    """One admission of a synthetic patient.
+
+    Attributes:
+        factors: planted factors by modality name, each 0 or 1; a room shows factor j in its own way.
+    """
+
+    hadm_id: int
+    admittime: datetime
+    dischtime: datetime
+    factors: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class SyntheticPatient:
+    """A synthetic patient: ids, times and planted factors; rooms write what they see of it.
+
+    Attributes:
+        index: 0, 1, 2, ...; rooms derive unique ids of events from it.
+        nuisance: standard normal draws that persist over admissions (body size, heart rate, ...), length 8.
+    """
+
+    index: int
+    subject_id: int
+    gender: Literal["F", "M"]
+    age: int
+    nuisance: tuple[float, ...]
+    admissions: tuple[SyntheticAdmission, ...]
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """How synthetic files are written.
+
+    Attributes:
+        full_size: files as large as the real ones, instead of small ones.
+        dicom: images also as DICOM.
+        dirt: share of events that carry a fault of real data, in [0, 1].
+    """
+
+    full_size: bool = False
+    dicom: bool = False
+    dirt: float = 0.05
+
+
+class RoomOptions(Strict):
+    """Base of a room's spec keys."""
+
+
+class EncoderOptions(Strict):
+    """Base of a room's encoder settings in a training config; `arch` is fixed by each room as a Literal."""
+
+
+class Modality(ABC):
+    """A modality of a cohort: its events, files, arrays, tensors, encoder and pictures.
+
+    Args:
+        name: prefix of its columns and key of its tensors; the room's own name by default.
+        options: validated options of the cohort spec.
+    """
+
+    room: ClassVar[str]
+    Options: ClassVar[type[RoomOptions]]
+    Encoder: ClassVar[type[EncoderOptions]]
+    #: Tables the room reads, and so the tables its synthetic writer fills.
+    tables: ClassVar[tuple[TableSpec, ...]]
+    #: How many planted factors the room's synthetic files can show.
+    synthetic_factors: ClassVar[int]
+    #: False: one event per sample. True: one event per sample and key (labs: itemid).
+    keyed: ClassVar[bool] = False
+
+    def __init__(self, name: str, options: RoomOptions) -> None:
+        self.name = name
+        self.options = options
+
+    # --- cohort: tables and files, no torch ---
+
+    @property
+    @abstractmethod
+    def columns(self) -> Mapping[str, str]:
+        """Columns the modality adds to samples.parquet, in order: name -> pandas dtype."""
+
+    @property
+    @abstractmethod
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """Arrays stored for the modality, by file stem."""
+
+    @abstractmethod
+    def events(self, tables: Tables) -> ir.Table:
+        """Events with columns subject_id, event_time, event_id, key and payload columns.
+
+        Every event of the table that could ever be taken; a boolean column `eligible` is false, and a text column
+        `ineligible_reason` says why, for events that no window may take (wrong view, null value).
+        """
+
+    @abstractmethod
+    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+        """Whether a chosen event may be used; asked lazily, in the order of the window's ranks.
+
+        Args:
+            row: the event's columns.
+            source: root directory of the modality's source.
+        """
+
+    @abstractmethod
+    def read(self, row: Row, source: Path) -> dict[str, NDArray[Any]] | Refusal:
+        """The event's arrays that need no fitted state (empty where there are none), or a typed refusal.
+
+        Also may add scalar columns: a key of `columns` with a 0-d array is written to samples.parquet.
+        """
+
+    @abstractmethod
+    def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
+        """Turn chosen events (one row per sample, or per sample and key) into `columns`, indexed by sample_id."""
+
+    @abstractmethod
+    def fit(self, train: pd.DataFrame) -> dict[str, Any]:
+        """JSON-able state fitted on train samples only (empty where there is none)."""
+
+    @abstractmethod
+    def transform(
+        self, samples: pd.DataFrame, state: Mapping[str, Any]
+    ) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
+        """Fill the columns and make the arrays that need the state, for samples in row order."""
+
+    @abstractmethod
+    def placeholder(self) -> dict[str, NDArray[Any]]:
+        """Array rows of a sample in which the modality is absent (zeros)."""
+
+    @abstractmethod
+    def summaries(self, samples: pd.DataFrame) -> list[Summary]:
+        """What `cohort describe` tells about the modality."""
+
+    @abstractmethod
+    def write_synthetic(
+        self, patient: SyntheticPatient, source: Path, rng: np.random.Generator, options: SyntheticOptions
+    ) -> TableRows:
+        """Write one synthetic patient's files under `source`; return the rows of the room's tables."""
+
+    @abstractmethod
+    def synthetic_tables(self) -> TableRows:
+        """Rows that do not depend on patients, such as dictionaries."""
+
+    # --- training and pictures: torch and matplotlib inside the call ---
+
+    @abstractmethod
+    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:
+        """Stored arrays of a batch (b, ...) to the encoder's float32 input (b, ...).
+
+        Args:
+            arrays: by name; `columns` that the room needs beside its arrays come under their column name.
+            rng: draws augmentation, the only place where it happens; None in evaluation.
+        """
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Numeric sample columns that `to_input` needs beside the arrays."""
+        return ()
+
+    @abstractmethod
+    def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
+        """A module from `to_input`'s tensor to (b, dim), without final normalisation.
+
+        Raises:
+            ConfigError: pretrained weights that cannot be had.
+        """
+
+    @abstractmethod
+    def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
+        """A picture (H, W, 3) of one sample's stored arrays, for galleries."""

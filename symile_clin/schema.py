@@ -1,0 +1,72 @@
+"""Names that more than one room relies on: columns, files and directories. No modality is named here.
+
+A modality's own columns are found through `Modality.columns`; their names live in its room.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+# --- columns of samples.parquet, in order; each modality's columns follow ---
+ROW: Final = "row"  #: index of the sample into every array
+SAMPLE_ID: Final = "sample_id"  #: key of a sample, unique in its cohort
+SPLIT: Final = "split"
+SUBJECT_ID: Final = "subject_id"
+HADM_ID: Final = "hadm_id"  #: may be null or repeated in cohorts that are not by admission
+INDEX_TIME: Final = "index_time"
+AGE: Final = "age"
+GENDER: Final = "gender"
+RACE: Final = "race"
+ADMISSION_TYPE: Final = "admission_type"
+ANCHOR_YEAR_GROUP: Final = "anchor_year_group"
+SAMPLE_COLUMNS: Final = (
+    ROW, SAMPLE_ID, SPLIT, SUBJECT_ID, HADM_ID, INDEX_TIME, AGE, GENDER, RACE, ADMISSION_TYPE, ANCHOR_YEAR_GROUP,
+)  # fmt: skip
+
+
+def present_column(modality: str) -> str:
+    """Name of the boolean column that says whether a sample has the modality."""
+    return f"{modality}_present"
+
+
+# --- columns of a room's events ---
+EVENT_TIME: Final = "event_time"
+EVENT_ID: Final = "event_id"  #: breaks ties in time; unique within a modality and key
+KEY: Final = "key"  #: one event is taken per sample and key (itemid for labs); constant elsewhere
+
+Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
+
+# --- cohort directory ---
+MANIFEST: Final = "manifest.json"
+SAMPLES: Final = "samples.parquet"
+ATTRITION: Final = "attrition.csv"
+EVENTS: Final = "events.csv"  #: what became of every event of every modality
+QUARANTINE: Final = "quarantine.parquet"
+TRUTH: Final = "truth.parquet"  #: planted factors; synthetic cohorts only
+STATE_DIR: Final = "state"
+ARRAYS_DIR: Final = "arrays"
+CANDIDATES_DIR: Final = "candidates"
+FIGURES_DIR: Final = "figures"
+
+# --- columns of candidates/<split>.parquet ---
+QUERY_ROW: Final = "query_row"
+CANDIDATE_ROWS: Final = "candidate_rows"  #: the positive first
+SAME_SUBJECT: Final = "same_subject"
+
+# --- run directory ---
+CONFIG: Final = "config.yaml"
+METRICS_LOG: Final = "metrics.jsonl"
+CHECKPOINTS_DIR: Final = "checkpoints"
+BEST: Final = "best"
+LAST: Final = "last"
+EVAL_DIR: Final = "eval"
+RANKS: Final = "ranks.parquet"
+METRICS: Final = "metrics.json"
+EMBEDDINGS: Final = "embeddings.npz"
+
+# --- defaults, relative to the working directory ---
+COHORTS_ROOT: Final = "data/cohorts"
+SYNTHETIC_ROOT: Final = "data/synthetic"
+RUNS_ROOT: Final = "runs"
+TRACKING_URI: Final = "sqlite:///mlflow.db"

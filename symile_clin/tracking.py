@@ -1,0 +1,53 @@
+"""Where runs are recorded: the Tracker protocol, one that records nothing, and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker(Protocol):
+    """One tracked run. No method raises for a store that fails: training never stops for its tracker."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The store's id of the run, or None where nothing is recorded."""
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Record flat settings."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record labels."""
+
+    def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
+        """Record numbers, sent in batches."""
+
+    def artifact(self, path: Path, *, folder: str | None = None, patient_level: bool) -> None:
+        """Record a file; a patient-level one only where that is allowed."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Send what is left and close the run."""
+
+
+class NullTracker:
+    """Records nothing."""
+
+    run_id: str | None = None
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Record nothing."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record nothing."""
+
+    def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
+        """Record nothing."""
+
+    def artifact(self, path: Path, *, folder: str | None = None, patient_level: bool) -> None:
+        """Record nothing."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Close nothing."""
