@@ -1,0 +1,50 @@
+"""Tables of MIMIC-CXR-JPG 2.0.0 and 2.1.0; both releases keep `2.0.0` in the file names."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from symile_clin.sources.tables import ColumnType, TableSpec
+
+METADATA: Final = TableSpec(
+    name="cxr_metadata",
+    source="mimic_cxr",
+    path="mimic-cxr-2.0.0-metadata.csv",
+    columns={
+        "dicom_id": "text",
+        "subject_id": "int",
+        "study_id": "int",
+        "PerformedProcedureStepDescription": "text",
+        "ViewPosition": "text",  # AP, PA, LATERAL, LL, ... or empty
+        "Rows": "int",
+        "Columns": "int",
+        "StudyDate": "int",  # 21800506
+        "StudyTime": "float",  # HHMMSS.fff, leading zeros lost
+        "ProcedureCodeSequence_CodeMeaning": "text",
+        "ViewCodeSequence_CodeMeaning": "text",
+        "PatientOrientationCodeSequence_CodeMeaning": "text",
+    },
+    key=("dicom_id",),
+    unused=frozenset(
+        {
+            "PerformedProcedureStepDescription", "Rows", "Columns", "ProcedureCodeSequence_CodeMeaning",
+            "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
+        }
+    ),
+)  # fmt: skip
+
+#: The 14 labels of CheXpert in the table's order; each 1.0, 0.0, -1.0 (uncertain) or empty (not mentioned).
+FINDINGS: Final = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
+    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
+)  # fmt: skip
+
+_FINDING_TYPES: dict[str, ColumnType] = dict.fromkeys(FINDINGS, "float")
+
+CHEXPERT: Final = TableSpec(
+    name="cxr_chexpert",
+    source="mimic_cxr",
+    path="mimic-cxr-2.0.0-chexpert.csv",
+    columns={"subject_id": "int", "study_id": "int", **_FINDING_TYPES},
+    key=("study_id",),
+)
