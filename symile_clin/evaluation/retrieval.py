@@ -1,0 +1,149 @@
+"""Zero-shot retrieval: scores of candidate lists, ranks with their ties, and what ranks say.
+
+Ties are not a detail. A collapsed encoder gives every candidate the same score, and `argmax` with the positive in
+column 0 would then report an accuracy of 1. Here a rank is the pair (candidates above, candidates level), and every
+metric is its expectation when the level ones are put in random order, so a collapsed encoder scores exactly chance.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from symile_clin.data.candidates import CandidateLists
+from symile_clin.errors import MismatchError, TrainingError
+from symile_clin.objectives.base import Objective
+
+Scores = NDArray[np.float64]
+
+#: Queries scored at once; memory is this times the distinct candidates of so many lists.
+QUERIES_PER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each query's positive stands among its candidates.
+
+    Attributes:
+        n_greater: (q,) int64, candidates with a larger score than the positive's.
+        n_tied: (q,) int64, other candidates with exactly the positive's score.
+    """
+
+    n_greater: NDArray[np.int64]
+    n_tied: NDArray[np.int64]
+
+    def recall_at(self, k: int) -> Scores:
+        """(q,) probability that the positive is among the first k when ties are broken at random."""
+        return np.clip((k - self.n_greater) / (self.n_tied + 1), 0.0, 1.0)
+
+    def reciprocal(self) -> Scores:
+        """(q,) expected 1 / rank (1-based) when ties are broken at random; its mean is the MRR."""
+        harmonic = _harmonic(int((self.n_greater + self.n_tied).max(initial=0)) + 1)
+        total: Scores = harmonic[self.n_greater + self.n_tied + 1] - harmonic[self.n_greater]
+        return total / (self.n_tied + 1)
+
+    def mid(self) -> Scores:
+        """(q,) expected rank (1-based): the middle of the tied positions."""
+        return self.n_greater + 1 + self.n_tied / 2
+
+
+def chance(candidates: int, *, k: int) -> float:
+    """recall_at_k of a model that knows nothing, over lists of `candidates` with one positive."""
+    return min(k / candidates, 1.0)
+
+
+def rank(scores: Scores, *, positive: int = 0) -> Ranks:
+    """Rank the positive of each list.
+
+    Args:
+        scores: (q, m), larger is better.
+        positive: column of the positive.
+
+    Raises:
+        TrainingError: a score is NaN; a comparison with NaN is false, which would count as a perfect rank.
+    """
+    bad = int(np.isnan(scores).any(axis=1).sum())
+    if bad:
+        raise TrainingError(f"{bad:,} of {len(scores):,} queries have a score that is not a number")
+    own = scores[:, [positive]]
+    return Ranks(n_greater=(scores > own).sum(axis=1), n_tied=(scores == own).sum(axis=1) - 1)
+
+
+def score_lists(
+    objective: Objective,
+    embeddings: Mapping[str, NDArray[np.float32]],
+    rows: NDArray[np.int64],
+    lists: CandidateLists,
+    target: str,
+) -> Scores:
+    """Score every query's own candidate list with the objective the model was trained on.
+
+    Candidates with equal embeddings get equal scores to the last bit: each distinct embedding is scored once per query
+    (in float64) and its score copied. A blocked matrix product alone would not promise that, for its last columns
+    may be summed in another order than the rest.
+
+    Args:
+        embeddings: by modality (n, d); position i belongs to sample `rows[i]`.
+        rows: (n,) sample rows, in any order.
+        target: modality of the candidates; all others are the query.
+
+    Returns:
+        (q, m) float64, columns as in `lists.candidate_rows`.
+
+    Raises:
+        MismatchError: a listed sample has no embedding.
+        TrainingError: a score is not finite.
+    """
+    query_position = _positions(rows, lists.query_row)
+    distinct, vector_of = _distinct(embeddings[target])
+    candidate_vector = vector_of[_positions(rows, lists.candidate_rows)]
+    scorer = copy.deepcopy(objective).to(device="cpu", dtype=torch.float64).eval()
+    scores = np.empty(candidate_vector.shape, dtype=np.float64)
+    for start in range(0, len(scores), QUERIES_PER_CHUNK):
+        chunk = slice(start, start + QUERIES_PER_CHUNK)
+        queries = {name: _double(array[query_position[chunk]]) for name, array in embeddings.items() if name != target}
+        vectors, column = np.unique(candidate_vector[chunk], return_inverse=True)
+        with torch.inference_mode():
+            table = scorer.score(queries, _double(distinct[vectors]), target=target).numpy()
+        scores[chunk] = np.take_along_axis(table, column.reshape(candidate_vector[chunk].shape), axis=1)
+    bad = int((~np.isfinite(scores)).any(axis=1).sum())
+    if bad:
+        raise TrainingError(f"{bad:,} of {len(scores):,} queries have a score that is not finite")
+    return scores
+
+
+def _double(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(array, dtype=np.float64))
+
+
+def _distinct(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The distinct rows of a matrix, compared by value, and for each row the index of its own."""
+    rows = np.ascontiguousarray(vectors) + np.float32(0)  # -0.0 becomes 0.0, so equal values are equal bytes
+    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return rows[first], inverse
+
+
+def _positions(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    order = np.argsort(rows, kind="stable")
+    found = np.searchsorted(rows, wanted, sorter=order)
+    position: NDArray[np.int64] = order[np.minimum(found, len(rows) - 1)]
+    missing = int((rows[position] != wanted).sum())
+    if missing:
+        raise MismatchError(
+            f"{missing:,} entries of the candidate lists have no embedding",
+            expected="embeddings of every sample in the lists' split",
+            remedy="Rebuild the cohort, or encode the split the lists were drawn from",
+        )
+    return position
+
+
+def _harmonic(count: int) -> Scores:
+    """H_0 ... H_count."""
+    return np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count + 1))])
