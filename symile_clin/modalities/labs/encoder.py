@@ -1,0 +1,31 @@
+"""Stored lab values to network input, and the lab encoder. Imports torch: only called through the room's methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from symile_clin.encoders.mlp import mlp
+from symile_clin.modalities.base import EncoderOptions
+from symile_clin.modalities.labs.encoder_options import Options
+
+
+def to_input(percentile: NDArray[np.float32], observed: NDArray[np.bool_]) -> Tensor:
+    """All percentiles, then all indicators (1 = observed), as the paper feeds them.
+
+    Args:
+        percentile: (b, items) float32, missing ones already filled.
+        observed: (b, items) bool.
+
+    Returns:
+        (b, 2 * items) float32.
+    """
+    return torch.from_numpy(np.concatenate([percentile, observed], axis=1, dtype=np.float32))
+
+
+def build(dim: int, options: EncoderOptions, *, items: int) -> nn.Module:
+    """An encoder (b, 2 * items) -> (b, dim)."""
+    assert isinstance(options, Options)
+    return mlp(2 * items, *options.hidden, dim, dropout=options.dropout)
