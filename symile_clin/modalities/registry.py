@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.cxr import CXR
 from symile_clin.modalities.ecg import ECG
 from symile_clin.modalities.labs import Labs
+from symile_clin.strict import validate
 
 ROOMS: Mapping[str, type[Modality]] = {room.room: room for room in (CXR, ECG, Labs)}
+#: Keys of a spec's modality that belong to every room and are not among its options.
+SHARED_KEYS = frozenset({"room", "window", "take"})
+
+
+def modalities_of(spec: Mapping[str, Any]) -> dict[str, Modality]:
+    """The modalities of a cohort's resolved spec, in its order."""
+    found = {}
+    for name, entry in spec["modalities"].items():
+        room = ROOMS[entry["room"]]
+        options = {key: value for key, value in entry.items() if key not in SHARED_KEYS}
+        found[name] = room(name, validate(room.Options, options, source=f"modalities.{name}"))
+    return found

@@ -1,0 +1,5 @@
+"""`python -m symile_clin`."""
+
+from symile_clin.cli import main
+
+main()

@@ -1,0 +1,224 @@
+"""The command line: a thin skin over `symile_clin.pipeline`. Errors end here, as one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+import click
+
+from symile_clin import __version__
+from symile_clin.errors import SymileClinError
+from symile_clin.schema import TRACKING_URI
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+Command = Callable[..., Any]
+
+
+class Result(Protocol):
+    """What a command gives back."""
+
+    def text(self) -> str:
+        """For a person."""
+
+    def record(self) -> dict[str, Any]:
+        """For a program: one JSON object."""
+
+
+def _run(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
+    """Call one pipeline function and show its result."""
+    from symile_clin import pipeline
+    from symile_clin.progress import Console, Quiet
+
+    result: Result = getattr(pipeline, command)(progress=Quiet() if quiet else Console(), **arguments)
+    if as_json:
+        click.echo(json.dumps(result.record(), allow_nan=False))
+    elif not quiet:
+        click.echo(result.text())
+
+
+def _output_options(command: Command) -> Command:
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
+    return click.option("--quiet", is_flag=True, help="Print nothing but errors (and --json's object).")(command)
+
+
+def _tracking_options(command: Command) -> Command:
+    command = click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store of this run.")(
+        command
+    )
+    command = click.option("--no-tracking", is_flag=True, help="Record nothing in MLflow.")(command)
+    return click.option(
+        "--log-patient-level",
+        is_flag=True,
+        help="Also send pictures and embeddings of real patients to MLflow (synthetic ones always go).",
+    )(command)
+
+
+def _override_option(command: Command) -> Command:
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting; may be repeated."
+    )(command)
+
+
+def _device_option(command: Command) -> Command:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(command)
+
+
+def _uri(tracking_uri: str, no_tracking: bool) -> str | None:
+    return None if no_tracking else tracking_uri
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="symile-clin")
+def cli() -> None:
+    """Clinical multimodal research: join MIMIC labs, ECGs and X-rays, train with Symile, measure retrieval.
+
+    \b
+    Without credentials, on synthetic patients in MIMIC's own formats:
+      symile-clin cohort build --demo
+      symile-clin train
+      symile-clin eval --bootstrap 10
+      symile-clin ui
+    With real data only the first line changes:
+      symile-clin cohort build symile_mimic --mimic-iv DIR --mimic-cxr DIR --mimic-ecg DIR
+    """
+
+
+@cli.group()
+def cohort() -> None:
+    """Build and describe cohorts of patient-time samples."""
+
+
+@cohort.command("build")
+@click.argument("spec", required=False)
+@click.option("--demo", is_flag=True, help="Write synthetic patients first and build from them.")
+@click.option("--mimic-iv", type=FOLDER, help="MIMIC-IV: the folder with hosp/ in it.")
+@click.option("--mimic-cxr", type=FOLDER, help="MIMIC-CXR-JPG: the folder with files/ and the metadata tables.")
+@click.option("--mimic-ecg", type=FOLDER, help="MIMIC-IV-ECG: the folder with files/ and record_list.csv.")
+@click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/<name>]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@_override_option
+@_tracking_options
+@_output_options
+def cohort_build(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """Join the sources into a cohort by the rules of SPEC (a name in cohorts/ or a YAML file; symile_mimic if left
+    out)."""
+    _run("build_cohort", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cohort.command("describe")
+@click.argument("cohort", required=False, type=FOLDER)
+@_output_options
+def cohort_describe(**arguments: Any) -> None:
+    """Show attrition, splits, missingness and counts of COHORT (the newest if left out); save the figures."""
+    _run("describe_cohort", **arguments)
+
+
+@cli.command()
+@click.argument("out", type=FOLDER)
+@click.option("--patients", type=click.IntRange(min=1, max=100_000), default=400, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--full-size", is_flag=True, help="X-rays of 2500 x 3050 pixels, as MIMIC's; 512 x 624 otherwise.")
+@click.option("--dicom", is_flag=True, help="Write the X-rays as DICOM, too.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@_output_options
+def synth(**arguments: Any) -> None:
+    """Write synthetic patients to OUT as MIMIC-IV, MIMIC-CXR-JPG and MIMIC-IV-ECG trees."""
+    _run("synth", **arguments)
+
+
+@cli.command()
+@click.argument("preset", required=False)
+@click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the newest]")
+@click.option("--objective", help="Train with this objective and its defaults instead of the preset's.")
+@click.option("--name", help="Name of the run.  [default: <cohort>-<objective>-<number>]")
+@_override_option
+@_device_option
+@_tracking_options
+@_output_options
+def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """Train encoders on a cohort with PRESET (a name in configs/ or a YAML file; the cohort's own if left out)."""
+    _run("train", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cli.command("eval")
+@click.argument("run", required=False)
+@click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the one the run was trained on]")
+@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(min=2),
+    metavar="B",
+    help="Also the paper's way: resample the queries B times. The 95 % interval needs no option.",
+)
+@_device_option
+@_tracking_options
+@_output_options
+def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """Measure zero-shot retrieval of RUN (the one finished last if left out)."""
+    _run("evaluate", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cli.command()
+@_device_option
+@_tracking_options
+@_output_options
+def demo(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """The whole way on synthetic patients: cohort, training, evaluation. About three minutes on two cores."""
+    _run("demo", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cli.command()
+@click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store to show.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@_output_options
+def ui(**arguments: Any) -> None:
+    """Open MLflow's own UI on this machine's loopback address; Ctrl-C ends it."""
+    _run("ui", **arguments)
+
+
+def main() -> NoReturn:
+    """Entry point: run the command line and leave with the documented exit code."""
+    os.umask(0o077)  # what is derived from patients is the user's alone
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        return _fail("Interrupted.", 130)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except SymileClinError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}.", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"symile-clin: {message}", err=True)
+    return code
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a handler
+    """End as if by an exception, so that half-written places are cleaned up on the way out."""
+    raise SystemExit(143)

@@ -1,0 +1,182 @@
+"""The settings of a training run: strict, frozen, resolved once, written beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from symile_clin.modalities.base import EncoderOptions, Modality
+from symile_clin.objectives.registry import OBJECTIVES, build_objective
+from symile_clin.strict import (
+    Strict,
+    apply_overrides,
+    find_preset,
+    load_yaml,
+    nearest,
+    problems,
+    raise_problems,
+    validate,
+)
+
+
+class ModelConfig(Strict):
+    """Size and encoders of the model.
+
+    Attributes:
+        dim: width of the shared embedding space.
+        logit_scale_init: start of the learned log scale; None takes the objective's own.
+        encoders: settings by modality name; a modality that is left out takes its room's default encoder.
+    """
+
+    dim: PositiveInt
+    logit_scale_init: float | None = None
+    encoders: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+
+class TrainingConfig(Strict):
+    """How the model is trained; every field is an argument of `symile_clin.training.fit.fit`.
+
+    Attributes:
+        decay_all: also decay norms, biases and the logit scale, as the paper's code does.
+        warmup_epochs: epochs of linear warm-up from zero to `lr`.
+        clip_norm: largest gradient norm; None does not clip.
+        precision: "auto" is bf16 autocast where a CUDA device has it, float32 elsewhere.
+        patience: epochs without a better validation result before training stops; None runs to the end.
+        select_by: what makes a checkpoint the best one.
+        workers: processes that fetch batches; 0 fetches in the main process.
+    """
+
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.01
+    decay_all: bool = False
+    warmup_epochs: NonNegativeFloat = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    patience: PositiveInt | None = None
+    select_by: Literal["retrieval", "loss"] = "retrieval"
+    workers: NonNegativeInt = 0
+
+
+class RunConfig(Strict):
+    """Everything that decides a training run, given its cohort.
+
+    Attributes:
+        preset: the name it started from.
+        objective: `name` and the objective's options.
+    """
+
+    preset: str
+    seed: NonNegativeInt = 0
+    objective: Mapping[str, Any]
+    model: ModelConfig
+    training: TrainingConfig
+
+
+def load_config(
+    preset: str, *, overrides: Sequence[str], objective: str | None, modalities: Mapping[str, Modality]
+) -> RunConfig:
+    """Read a preset, apply overrides, and resolve it against a cohort's modalities.
+
+    Args:
+        preset: name of a file in configs/ or path of a YAML file.
+        overrides: `key=value` strings; they win over the file.
+        objective: replaces the preset's objective by this one with its default options.
+
+    Raises:
+        NotFoundError: no such preset.
+        ConfigError: naming every problem at once.
+    """
+    path = find_preset("configs", preset)
+    raw: dict[str, Any] = {"preset": path.stem, **load_yaml(path)}
+    raw = apply_overrides(raw, overrides)
+    if objective is not None:
+        raw["objective"] = {"name": objective}
+    return resolve_config(raw, source=path.name, modalities=modalities)
+
+
+def resolve_config(raw: Mapping[str, Any], *, source: str, modalities: Mapping[str, Modality]) -> RunConfig:
+    """Validate plain settings and write every default out, so that the record of a run is complete.
+
+    Raises:
+        ConfigError: naming every problem at once.
+    """
+    found = problems(RunConfig, raw)
+    found += _objective_problems(raw.get("objective"))
+    encoders = raw.get("model", {}).get("encoders", {}) if isinstance(raw.get("model"), Mapping) else {}
+    if isinstance(encoders, Mapping):
+        for name, options in encoders.items():
+            if name not in modalities:
+                found.append(f"'model.encoders.{name}': the cohort has no such modality ({nearest(name, modalities)})")
+            else:
+                found += problems(modalities[name].Encoder, options, at=f"model.encoders.{name}")
+    if found:
+        raise_problems(found, source=source)
+    config = RunConfig.model_validate(raw)
+    name = config.objective["name"]
+    return config.model_copy(
+        update={
+            "objective": {"name": name, **OBJECTIVES[name].Options.model_validate(_options(raw)).model_dump()},
+            "model": config.model.model_copy(
+                update={
+                    "encoders": {
+                        key: modality.Encoder.model_validate(encoders.get(key, {})).model_dump()
+                        for key, modality in modalities.items()
+                    }
+                }
+            ),
+        }
+    )
+
+
+def encoder_options(config: RunConfig, modalities: Mapping[str, Modality]) -> dict[str, EncoderOptions]:
+    """The typed encoder settings of each modality of a resolved config."""
+    return {
+        name: validate(modality.Encoder, config.model.encoders[name], source=f"model.encoders.{name}")
+        for name, modality in modalities.items()
+    }
+
+
+def flatten(config: RunConfig) -> dict[str, object]:
+    """The resolved config as flat `a.b.c` names, the same names for every objective."""
+    flat: dict[str, object] = {}
+
+    def walk(prefix: str, value: object) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value
+
+    walk("", config.model_dump())
+    return flat
+
+
+def _options(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw["objective"].items() if key != "name"}
+
+
+def _objective_problems(objective: object) -> list[str]:
+    if not isinstance(objective, Mapping):
+        return []  # already reported by the model above
+    name = objective.get("name")
+    if name not in OBJECTIVES:
+        return [f"'objective.name': no objective '{name}' ({nearest(str(name), OBJECTIVES)})"]
+    options = {key: value for key, value in objective.items() if key != "name"}
+    return problems(OBJECTIVES[name].Options, options, at="objective")
+
+
+__all__ = [
+    "ModelConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "build_objective",
+    "encoder_options",
+    "flatten",
+    "load_config",
+    "resolve_config",
+]

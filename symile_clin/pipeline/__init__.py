@@ -1,0 +1,34 @@
+"""The program's commands as functions: wiring only. `symile_clin.pipeline.<command>(**flat_kwargs)`.
+
+A command is imported when it is asked for, so that building a cohort never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from symile_clin.pipeline.cohorts import build_cohort as build_cohort
+    from symile_clin.pipeline.cohorts import describe_cohort as describe_cohort
+    from symile_clin.pipeline.demo import demo as demo
+    from symile_clin.pipeline.evaluate import evaluate as evaluate
+    from symile_clin.pipeline.synth import synth as synth
+    from symile_clin.pipeline.train import train as train
+    from symile_clin.pipeline.ui import ui as ui
+
+_HOME = {
+    "build_cohort": "cohorts",
+    "describe_cohort": "cohorts",
+    "demo": "demo",
+    "evaluate": "evaluate",
+    "synth": "synth",
+    "train": "train",
+    "ui": "ui",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'symile_clin.pipeline' has no attribute '{name}'")
+    return getattr(import_module(f"symile_clin.pipeline.{_HOME[name]}"), name)

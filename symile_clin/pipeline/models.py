@@ -1,0 +1,54 @@
+"""From a resolved config to a model and its objective on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from symile_clin.config import RunConfig, encoder_options
+from symile_clin.errors import ConfigError
+from symile_clin.modalities.base import Modality
+from symile_clin.model import MultimodalEncoder
+from symile_clin.objectives.base import Objective
+from symile_clin.objectives.registry import build_objective
+from symile_clin.rng import seed_of
+
+
+def build_model(config: RunConfig, modalities: Mapping[str, Modality]) -> tuple[MultimodalEncoder, Objective]:
+    """A freshly initialised model and objective, the same for the same config and seed.
+
+    Raises:
+        ConfigError: pretrained weights that cannot be had.
+    """
+    objective = build_objective(
+        config.objective["name"], {key: value for key, value in config.objective.items() if key != "name"}
+    )
+    dim, scale = config.model.dim, config.model.logit_scale_init
+    options = encoder_options(config, modalities)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "init"))
+        model = MultimodalEncoder(
+            {name: modality.encoder(dim, options[name]) for name, modality in modalities.items()},
+            dim=dim,
+            normalization=objective.normalization,
+            logit_scale_init=objective.initial_logit_scale(dim, len(modalities)) if scale is None else scale,
+        )
+    return model, objective
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that a name means; "auto" is CUDA where there is any.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"no device is called {device!r}", remedy="Use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("this machine has no CUDA device", remedy="Use --device cpu or auto")
+    return chosen

@@ -1,0 +1,125 @@
+"""Run directories: naming, opening and checking that a run fits a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symile_clin import files
+from symile_clin.data.store import Cohort
+from symile_clin.errors import ConfigError, MismatchError, NotFoundError
+from symile_clin.modalities.base import Modality
+from symile_clin.schema import CONFIG, MANIFEST
+from symile_clin.strict import load_yaml, nearest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete training run.
+
+    Attributes:
+        config: the resolved settings, plain.
+        manifest: the run directory's manifest.json.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def tracked_as(self) -> str | None:
+        """The tracking store's id of the run, if it was tracked."""
+        run_id: str | None = self.manifest["tracked_as"]
+        return run_id
+
+
+def open_run(root: Path, name: str | None) -> Run:
+    """A complete run by name or path; without a name the one that finished last.
+
+    Raises:
+        NotFoundError: no such run, or none that finished.
+    """
+    complete = {path.parent.name: path.parent for path in root.glob(f"*/{MANIFEST}")}
+    if name is None:
+        if not complete:
+            raise NotFoundError(f"no finished run in {root}", remedy="Train one with `symile-clin train`")
+        path = max(complete.values(), key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
+    else:
+        path = complete.get(name, Path(name))
+    manifest = files.read_manifest(path)
+    if manifest is None:
+        if (root / str(name)).is_dir():
+            raise NotFoundError(f"run '{name}' did not finish", remedy="Train it again under another name")
+        hint = nearest(str(name), complete) if complete else "Train one with `symile-clin train`"
+        raise NotFoundError(f"no run called '{name}' in {root}", remedy=hint.capitalize())
+    if manifest.get("stage") != "run":
+        raise MismatchError(f"{path} holds a {manifest.get('stage')}", expected="a training run")
+    return Run(path=path, config=load_yaml(path / CONFIG), manifest=manifest)
+
+
+def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
+    """Reserve a new run directory: `root/name`, or the first free `root/<default>-<number>`.
+
+    Raises:
+        ConfigError: the name is taken, or is not a plain name.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        if Path(name).name != name or name.startswith("."):
+            raise ConfigError(f"--name {name!r} is not a plain name", remedy="Leave out slashes and leading dots")
+        try:
+            (root / name).mkdir()
+        except FileExistsError:
+            raise ConfigError(f"there is a run called '{name}' already", remedy="Choose another --name") from None
+        return root / name
+    number = 1
+    while True:
+        path = root / f"{default}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def signature(modalities: Mapping[str, Modality]) -> dict[str, Any]:
+    """What a model's inputs look like: a checkpoint fits every cohort with the same signature."""
+    return {
+        name: {
+            "room": modality.room,
+            "columns": [column for column in modality.columns if column not in modality.input_columns],
+            "arrays": {key: [spec.dtype, *spec.shape] for key, spec in modality.arrays.items()},
+        }
+        for name, modality in modalities.items()
+    }
+
+
+def check_fit(run: Run, cohort: Cohort, modalities: Mapping[str, Modality]) -> None:
+    """Refuse a cohort whose inputs are not those the run was trained on.
+
+    Raises:
+        MismatchError: naming the first modality that differs.
+    """
+    trained, found = run.manifest["signature"], signature(modalities)
+    if set(trained) != set(found):
+        raise MismatchError(
+            f"run '{run.name}' was trained on {', '.join(sorted(trained))} but cohort '{cohort.name}' has "
+            f"{', '.join(sorted(found))}",
+            remedy="Choose a cohort with the same modalities, or train on this one",
+        )
+    for name, one in found.items():
+        if one != trained[name]:
+            different = next(key for key in one if one[key] != trained[name].get(key))
+            raise MismatchError(
+                f"the checkpoint of run '{run.name}' does not fit cohort '{cohort.name}': {name} differs in its "
+                f"{different}",
+                remedy=f"Evaluate on a cohort built with the same {name} options, or train on this one",
+            )

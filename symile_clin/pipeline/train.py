@@ -1,0 +1,222 @@
+"""`symile-clin train`: a cohort and a preset in, a run directory and a tracked run out."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from symile_clin import files
+from symile_clin.config import RunConfig, flatten, load_config
+from symile_clin.data.dataset import CohortDataset
+from symile_clin.data.store import Cohort, newest_cohort, open_cohort
+from symile_clin.errors import ConfigError
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.registry import modalities_of
+from symile_clin.pipeline.models import build_model, choose_device
+from symile_clin.pipeline.runs import Run, new_run_directory, open_run, signature
+from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.progress import Progress
+from symile_clin.schema import (
+    BEST,
+    CHECKPOINTS_DIR,
+    COHORTS_ROOT,
+    CONFIG,
+    MANIFEST,
+    RUNS_ROOT,
+    TRACKING_URI,
+    present_column,
+)
+from symile_clin.strict import dump_yaml
+from symile_clin.tracking import Tracker
+from symile_clin.training.fit import FitResult, fit
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training run.
+
+    Attributes:
+        metrics: those of the best epoch.
+        skipped: an equal run was there already.
+    """
+
+    run: Path
+    cohort: Path
+    objective: str
+    best_epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    skipped: bool
+
+    def text(self) -> str:
+        """Where the run is, how it went, what comes next."""
+        best = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if name.startswith("val/"))
+        return (
+            f"Run {self.run}: best epoch {self.best_epoch} ({best}), {self.seconds:.0f} s.\n"
+            "Next: symile-clin eval --bootstrap 10"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {**vars(self), "run": str(self.run), "cohort": str(self.cohort), "metrics": dict(self.metrics)}
+
+
+def train(
+    *,
+    preset: str | None = None,
+    cohort: Path | None = None,
+    objective: str | None = None,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    tracking_uri: str | None = TRACKING_URI,
+    log_patient_level: bool = False,
+    progress: Progress,
+) -> TrainResult:
+    """Train one model.
+
+    Args:
+        preset: a config's name or file; None takes the one that the cohort's spec names.
+        cohort: a cohort directory; None takes the newest complete one.
+        objective: replaces the preset's objective.
+        name: of the run; None numbers them. A finished run of that name with equal settings is kept.
+        overrides: `key=value` settings that win over the preset.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        tracking_uri: MLflow store; None records nothing.
+        log_patient_level: also send patient-level artefacts of real patients.
+
+    Raises:
+        NotFoundError: no such cohort or preset.
+        ConfigError: settings that make no sense, or a name that is taken.
+        TrainingError: a loss or gradient that is not finite.
+    """
+    opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    modalities = modalities_of(opened.spec)
+    _refuse_absent(opened, modalities)
+    config = load_config(
+        preset or str(opened.spec["preset"]), overrides=overrides, objective=objective, modalities=modalities
+    )
+    chosen = choose_device(device)
+    root = Path(RUNS_ROOT)
+    done = _equal_run(root, name, config, opened)
+    if done is not None:
+        progress.say(f"Run {done.path} is there already with these settings: nothing to train.")
+        return _result(done, opened, skipped=True)
+
+    directory = new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}")
+    progress.say(
+        f"Training {config.objective['name']} with preset {config.preset}, seed {config.seed}, on cohort {opened.path} "
+        f"({len(opened.rows('train')):,} train samples), device {chosen}."
+    )
+    files.write_text(directory / CONFIG, dump_yaml(config.model_dump()))
+    tracker = open_tracker(
+        tracking_uri,
+        kind="train",
+        run_name=directory.name,
+        cohort=opened,
+        tags={"objective": config.objective["name"], "preset": config.preset, "device": chosen.type},
+        log_patient_level=log_patient_level,
+        progress=progress,
+    )
+    tracker.params(flatten(config))
+    tracker.artifact(directory / CONFIG, patient_level=False)
+    started = time.monotonic()
+    try:
+        result = _fit(
+            config=config,
+            cohort=opened,
+            modalities=modalities,
+            directory=directory,
+            device=chosen,
+            tracker=tracker,
+            progress=progress,
+        )
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+        if not (directory / CHECKPOINTS_DIR / BEST).exists():
+            shutil.rmtree(directory, ignore_errors=True)  # no checkpoint: nothing in it is worth keeping
+        raise
+    files.write_manifest(
+        directory,
+        stage="run",
+        content={
+            "cohort": {"name": opened.name, "hash": opened.hash, "path": str(opened.path)},
+            "signature": signature(modalities),
+            "best": {"epoch": result.best_epoch, "metrics": dict(result.best)},
+            "tracked_as": tracker.run_id,
+            "runtime": {
+                "seconds": round(time.monotonic() - started, 1),
+                "device": chosen.type,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        },
+    )
+    tracker.finish()
+    return _result(open_run(root, directory.name), opened, skipped=False)
+
+
+def _fit(
+    *,
+    config: RunConfig,
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    directory: Path,
+    device: torch.device,
+    tracker: Tracker,
+    progress: Progress,
+) -> FitResult:
+    model, objective = build_model(config, modalities)
+    return fit(
+        model=model,
+        objective=objective,
+        train=CohortDataset(cohort, modalities, cohort.rows("train")),
+        val=CohortDataset(cohort, modalities, cohort.rows("val")),
+        candidates=cohort.candidates("val"),
+        target=str(cohort.spec["candidates"]["target"]),
+        directory=directory,
+        seed=config.seed,
+        device=device,
+        tracker=tracker,
+        progress=progress,
+        **config.training.model_dump(),
+    )
+
+
+def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) -> Run | None:
+    """The finished run of that name, if it was made with the same settings from the same cohort."""
+    if name is None or not (root / name / MANIFEST).is_file():
+        return None
+    run = open_run(root, name)
+    same = run.config == config.model_dump() and run.manifest["cohort"]["hash"] == cohort.hash
+    return run if same else None
+
+
+def _refuse_absent(cohort: Cohort, modalities: Mapping[str, Modality]) -> None:
+    for name in modalities:
+        absent = int((~cohort.samples[present_column(name)]).sum())
+        if absent:
+            raise ConfigError(
+                f"{absent:,} samples of cohort '{cohort.name}' lack {name}",
+                expected="every modality in every sample",
+                remedy=f"Build the cohort with {name} among its `require`",
+            )
+
+
+def _result(run: Run, cohort: Cohort, *, skipped: bool) -> TrainResult:
+    return TrainResult(
+        run=run.path,
+        cohort=cohort.path,
+        objective=run.config["objective"]["name"],
+        best_epoch=run.manifest["best"]["epoch"],
+        metrics=run.manifest["best"]["metrics"],
+        seconds=run.manifest["runtime"]["seconds"],
+        skipped=skipped,
+    )

@@ -1,0 +1,124 @@
+"""Rules of the house that import-linter cannot see."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "symile_clin"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+#: Rooms, and the two places that may name them: the registry and the command line's source options.
+NAMES_MODALITIES = {"modalities/registry.py"}
+SOURCE_OPTIONS = {"mimic_iv", "mimic_cxr", "mimic_ecg", "mimic-iv", "mimic-cxr", "mimic-ecg"}
+MODALITY = re.compile(r"(?:^|[^a-z])(?:cxrs?|ecgs?|labs?)(?:[^a-z]|$)", re.IGNORECASE)
+HEAVY = ("torch", "mlflow", "pandas", "ibis", "duckdb", "matplotlib", "numpy")
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def _names_and_literals(tree: ast.Module) -> list[tuple[int, str]]:
+    """Identifiers and string literals of a module, without its docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            found.append((node.lineno, node.value))
+        elif isinstance(node, ast.Name):
+            found.append((node.lineno, node.id))
+        elif isinstance(node, ast.Attribute):
+            found.append((node.lineno, node.attr))
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            found.append((node.lineno, node.arg))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append((node.lineno, node.name))
+    return found
+
+
+def _mentions_modality(text: str) -> bool:
+    for option in SOURCE_OPTIONS:
+        text = text.replace(option, "")
+    return MODALITY.search(text) is not None
+
+
+def test_no_code_outside_the_rooms_names_a_modality() -> None:
+    offenders = []
+    for path in SOURCES:
+        name = _relative(path)
+        in_room = name.startswith("modalities/") and len(Path(name).parts) > 2
+        if in_room or name in NAMES_MODALITIES or name == "cli.py":
+            continue
+        for line, text in _names_and_literals(ast.parse(path.read_text())):
+            if _mentions_modality(text):
+                offenders.append(f"{name}:{line} {text!r}")
+    assert offenders == []
+
+
+def test_the_rule_above_sees_what_it_should() -> None:
+    tree = ast.parse("def f(ecg_path): return row['cxr_view'], LABS, source['mimic_cxr'], 'collaboration', 'label'")
+    assert [text for _, text in _names_and_literals(tree) if _mentions_modality(text)] == [
+        "ecg_path",
+        "LABS",
+        "cxr_view",
+    ]
+
+
+def test_files_stay_small() -> None:
+    long = {_relative(path): lines for path in SOURCES if (lines := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    missing = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        if path.read_text().strip() and not ast.get_docstring(tree):
+            missing.append(_relative(path))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                missing.append(f"{_relative(path)}:{node.name}")
+    assert missing == []
+
+
+FORBIDDEN_CALLS = {
+    "pickle": re.compile(r"\b(?:pickle|joblib|dill)\.loads?\b"),
+    "np.load with pickles": re.compile(r"allow_pickle\s*=\s*True"),
+    "torch.load without weights_only=True": re.compile(r"torch\.load\((?![^\n]*weights_only=True)"),
+    "unsafe yaml": re.compile(r"yaml\.(?:unsafe_load|full_load)\b"),
+    "a shell": re.compile(r"shell\s*=\s*True|os\.system"),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN_CALLS)
+def test_nothing_runs_code_from_data(what: str) -> None:
+    assert [_relative(path) for path in SOURCES if FORBIDDEN_CALLS[what].search(path.read_text())] == []
+
+
+def _modules_after(code: str) -> set[str]:
+    listing = f"import sys\n{code}\nprint('\\n'.join(sorted(sys.modules)), file=sys.__stdout__)"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.splitlines()}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    loaded = _modules_after(
+        "from click.testing import CliRunner\nfrom symile_clin.cli import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0"
+    )
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_rooms_are_cheap_to_import() -> None:
+    loaded = _modules_after("import symile_clin.modalities.registry")
+    assert loaded.isdisjoint({"torch", "torchvision", "monai", "mlflow", "matplotlib", "duckdb"})

@@ -1,0 +1,37 @@
+"""One line each, exit codes that scripts can rely on, and safe passage between processes."""
+
+import pickle
+
+import pytest
+
+from symile_clin import errors
+
+
+def test_message_is_found_expected_remedy_in_one_line() -> None:
+    error = errors.SourceError("no labevents.csv", expected="hosp/labevents.csv.gz", remedy="Check --mimic-iv")
+    assert str(error) == "no labevents.csv. expected hosp/labevents.csv.gz. Check --mimic-iv."
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.ConfigError, 2),
+        (errors.NotFoundError, 2),
+        (errors.SourceError, 3),
+        (errors.CohortError, 3),
+        (errors.MismatchError, 3),
+        (errors.BusyError, 1),
+        (errors.TrainingError, 1),
+        (errors.TrackingError, 1),
+    ],
+)
+def test_exit_codes(kind: type[errors.SymileClinError], code: int) -> None:
+    assert kind("x").exit_code == code
+
+
+def test_an_error_raised_in_a_worker_arrives_whole() -> None:
+    sent = errors.CohortError("empty", expected="samples", remedy="Widen the window")
+    arrived = pickle.loads(pickle.dumps(sent))  # noqa: S301  what multiprocessing itself does
+    assert type(arrived) is errors.CohortError
+    assert str(arrived) == str(sent)
+    assert arrived.remedy == "Widen the window"

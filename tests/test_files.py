@@ -1,0 +1,74 @@
+"""Whole under the final name, or not there."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from symile_clin import files
+from symile_clin.errors import BusyError, MismatchError
+
+
+def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"b": 1})
+    with pytest.raises(ZeroDivisionError), files.atomic(path) as temporary:
+        _ = temporary.write_text("half") // 0
+    assert files.read_json(path) == {"b": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_is_the_same_bytes_whatever_the_order_and_refuses_nan(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a", {"x": 1, "y": 2})
+    files.write_json(tmp_path / "b", {"y": 2, "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "c", {"x": float("nan")})
+    assert not (tmp_path / "c").exists()
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(MismatchError, match=r"manifest\.json is not valid JSON"):
+        files.read_manifest(tmp_path)
+
+
+def test_atomic_directory_replaces_whole_and_keeps_the_old_one_on_failure(tmp_path: Path) -> None:
+    target = tmp_path / "cohort"
+    for number in (1, 2):
+        with files.atomic_directory(target) as building:
+            (building / f"{number}.txt").write_text("x")
+    assert [p.name for p in target.iterdir()] == ["2.txt"]
+    with pytest.raises(ZeroDivisionError), files.atomic_directory(target) as building:
+        _ = (building / "3.txt").write_text("x") // 0
+    assert [p.name for p in target.iterdir()] == ["2.txt"]
+    assert not list(tmp_path.glob("*.building"))
+
+
+def _hold(path: str, ready: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event") -> None:
+    with files.lock(Path(path)):
+        ready.set()
+        done.wait(30)
+
+
+def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(str(tmp_path / ".cohort.lock"), ready, done))
+    holder.start()
+    assert ready.wait(30)
+    with (
+        pytest.raises(BusyError, match=r"another process is writing .*cohort"),
+        files.atomic_directory(tmp_path / "cohort"),
+    ):
+        pass
+    holder.kill()
+    holder.join()
+    with files.atomic_directory(tmp_path / "cohort") as building:
+        (building / "a").write_text("x")
+    assert (tmp_path / "cohort" / "a").is_file()
+
+
+def test_digest_ignores_key_order() -> None:
+    assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
+    assert files.digest({"a": 1}) != files.digest({"a": 2})

@@ -1,0 +1,103 @@
+"""Settings that fail loudly, all at once, with the nearest valid name."""
+
+from pathlib import Path
+
+import pytest
+
+from symile_clin import strict
+from symile_clin.errors import ConfigError, NotFoundError
+
+
+class Window(strict.Strict):
+    start: int
+    end: int
+
+
+class Spec(strict.Strict):
+    name: str
+    window: Window
+    by_name: dict[str, Window]
+
+
+def test_every_problem_is_listed_with_the_nearest_name() -> None:
+    raw = {"nam": "x", "window": {"start": "soon", "ende": 3}, "by_name": {"a": {"start": 1, "end": 2, "stat": 3}}}
+    with pytest.raises(ConfigError) as caught:
+        strict.validate(Spec, raw, source="x.yaml")
+    text = str(caught.value)
+    assert text.startswith("x.yaml has 6 problems: ")
+    assert "unknown key 'nam' (did you mean 'name'?)" in text
+    assert "unknown key 'window.ende' (did you mean 'end'?)" in text
+    assert "unknown key 'by_name.a.stat' (did you mean 'start'?)" in text
+    assert "'name' is missing" in text
+    assert "'window.end' is missing" in text
+    assert "'window.start': input should be a valid integer" in text
+
+
+def test_settings_are_frozen() -> None:
+    window = strict.validate(Window, {"start": 1, "end": 2}, source="x")
+    with pytest.raises(ValueError, match="frozen"):
+        window.start = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: 1\na: 2\n", "key 'a' is repeated"),
+        ("a: &x [1]\nb: *x\n", "YAML aliases"),
+        ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        ("- 1\n", "holds list"),
+        ("a: [\n", "not valid YAML"),
+        ("a: \xff\n", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_not_plain_settings_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=complaint):
+        strict.load_yaml(path)
+
+
+def test_a_huge_yaml_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: " + "x" * (strict.MAX_YAML_BYTES + 1))
+    with pytest.raises(ConfigError, match="larger than"):
+        strict.load_yaml(path)
+
+
+def test_overrides_go_deep_and_leave_the_original_alone() -> None:
+    raw = {"splits": {"train": 1}, "views": ["AP"]}
+    changed = strict.apply_overrides(raw, ["splits.train=0.8", "views=[AP, PA]", "new.key=x"])
+    assert changed == {"splits": {"train": 0.8}, "views": ["AP", "PA"], "new": {"key": "x"}}
+    assert raw == {"splits": {"train": 1}, "views": ["AP"]}
+
+
+@pytest.mark.parametrize("override", ["splits.train", "=3", "views.deeper=1", "a=[1"])
+def test_an_override_that_makes_no_sense_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        strict.apply_overrides({"views": 1}, [override])
+
+
+def test_presets_are_found_by_name_or_path_and_the_nearest_is_suggested(tmp_path: Path) -> None:
+    assert strict.find_preset("cohorts", "symile_mimic").name == "symile_mimic.yaml"
+    own = tmp_path / "mine.yaml"
+    own.write_text("name: mine\n")
+    assert strict.find_preset("cohorts", str(own)) == own
+    with pytest.raises(NotFoundError, match="Did you mean 'symile_mimic'"):
+        strict.find_preset("cohorts", "symile_mimc")
+    with pytest.raises(NotFoundError, match=r"no file .*gone\.yaml"):
+        strict.find_preset("cohorts", str(tmp_path / "gone.yaml"))
+    with pytest.raises(NotFoundError):
+        strict.find_preset("cohorts", "../pyproject")
+
+
+def test_presets_travel_in_the_wheel_and_a_checkout_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages" / "symile_clin"
+    (site / "presets" / "cohorts").mkdir(parents=True)
+    monkeypatch.setattr(strict, "__file__", str(site / "strict.py"))
+    assert strict.preset_folder("cohorts") == site / "presets" / "cohorts"
+    (tmp_path / "site-packages" / "cohorts").mkdir()
+    assert strict.preset_folder("cohorts") == site / "presets" / "cohorts", "a stray folder is not a checkout"
+    (tmp_path / "site-packages" / "pyproject.toml").touch()
+    assert strict.preset_folder("cohorts") == tmp_path / "site-packages" / "cohorts"
