@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -107,8 +107,10 @@ def cohort() -> None:
 @_tracking_options
 @_output_options
 def cohort_build(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
-    """Join the sources into a cohort by the rules of SPEC (a name in cohorts/ or a YAML file; symile_mimic if left
-    out)."""
+    """Join the sources into a cohort.
+
+    SPEC is a name in cohorts/ or a YAML file; symile_mimic if left out.
+    """
     _run("build_cohort", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
@@ -116,7 +118,10 @@ def cohort_build(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None
 @click.argument("cohort", required=False, type=FOLDER)
 @_output_options
 def cohort_describe(**arguments: Any) -> None:
-    """Show attrition, splits, missingness and counts of COHORT (the newest if left out); save the figures."""
+    """Show a cohort's attrition, splits and counts.
+
+    COHORT is a cohort directory; the newest if left out. The figures are saved in it.
+    """
     _run("describe_cohort", **arguments)
 
 
@@ -129,7 +134,10 @@ def cohort_describe(**arguments: Any) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @_output_options
 def synth(**arguments: Any) -> None:
-    """Write synthetic patients to OUT as MIMIC-IV, MIMIC-CXR-JPG and MIMIC-IV-ECG trees."""
+    """Write synthetic patients in MIMIC's formats.
+
+    OUT gets the trees of MIMIC-IV, MIMIC-CXR-JPG and MIMIC-IV-ECG, and the planted truth.
+    """
     _run("synth", **arguments)
 
 
@@ -143,7 +151,10 @@ def synth(**arguments: Any) -> None:
 @_tracking_options
 @_output_options
 def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
-    """Train encoders on a cohort with PRESET (a name in configs/ or a YAML file; the cohort's own if left out)."""
+    """Train encoders on a cohort.
+
+    PRESET is a name in configs/ or a YAML file; the one the cohort names if left out.
+    """
     _run("train", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
@@ -161,7 +172,10 @@ def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 @_tracking_options
 @_output_options
 def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
-    """Measure zero-shot retrieval of RUN (the one finished last if left out)."""
+    """Measure a run's zero-shot retrieval.
+
+    RUN is a run's name or directory; the one finished last if left out.
+    """
     _run("evaluate", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
@@ -170,7 +184,10 @@ def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 @_tracking_options
 @_output_options
 def demo(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
-    """The whole way on synthetic patients: cohort, training, evaluation. About three minutes on two cores."""
+    """Cohort, training, evaluation on synthetic patients.
+
+    About three minutes on two cores.
+    """
     _run("demo", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
@@ -179,7 +196,10 @@ def demo(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @_output_options
 def ui(**arguments: Any) -> None:
-    """Open MLflow's own UI on this machine's loopback address; Ctrl-C ends it."""
+    """Open MLflow's own UI on loopback.
+
+    It is served to this machine only; Ctrl-C ends it.
+    """
     _run("ui", **arguments)
 
 
@@ -187,12 +207,13 @@ def main() -> NoReturn:
     """Entry point: run the command line and leave with the documented exit code."""
     os.umask(0o077)  # what is derived from patients is the user's alone
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_exit_code())
+    sys.exit(run(sys.argv[1:]))
 
 
-def _exit_code() -> int:
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; print its errors as one line; return the exit code."""
     try:
-        cli(standalone_mode=False)
+        cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False)
     except click.exceptions.Abort:
         return _fail("Interrupted.", 130)
     except click.UsageError as error:

@@ -40,6 +40,11 @@ class Run:
         return run_id
 
 
+    def touch(self) -> None:
+        """Make this the run that was worked on last, so that the next command takes it by default."""
+        (self.path / MANIFEST).touch()
+
+
 def open_run(root: Path, name: str | None) -> Run:
     """A complete run by name or path; without a name the one that finished last.
 

@@ -86,7 +86,7 @@ def train(
         preset: a config's name or file; None takes the one that the cohort's spec names.
         cohort: a cohort directory; None takes the newest complete one.
         objective: replaces the preset's objective.
-        name: of the run; None numbers them. A finished run of that name with equal settings is kept.
+        name: of the run; None numbers them, and takes a finished run with equal settings as it is.
         overrides: `key=value` settings that win over the preset.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         tracking_uri: MLflow store; None records nothing.
@@ -107,7 +107,8 @@ def train(
     root = Path(RUNS_ROOT)
     done = _equal_run(root, name, config, opened)
     if done is not None:
-        progress.say(f"Run {done.path} is there already with these settings: nothing to train.")
+        done.touch()
+        progress.say(f"Run {done.path} has these settings and this cohort already: nothing to train (--name trains anew).")
         return _result(done, opened, skipped=True)
 
     directory = new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}")
@@ -191,12 +192,12 @@ def _fit(
 
 
 def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) -> Run | None:
-    """The finished run of that name, if it was made with the same settings from the same cohort."""
-    if name is None or not (root / name / MANIFEST).is_file():
-        return None
-    run = open_run(root, name)
-    same = run.config == config.model_dump() and run.manifest["cohort"]["hash"] == cohort.hash
-    return run if same else None
+    """A finished run with the same settings from the same cohort: training again would give the same numbers."""
+    for path in sorted(root.glob(f"{name or '*'}/{MANIFEST}")):
+        run = open_run(root, path.parent.name)
+        if run.config == config.model_dump() and run.manifest["cohort"]["hash"] == cohort.hash:
+            return run
+    return None
 
 
 def _refuse_absent(cohort: Cohort, modalities: Mapping[str, Modality]) -> None:
