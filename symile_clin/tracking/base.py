@@ -1,4 +1,4 @@
-"""Where runs are recorded: the Tracker protocol, one that records nothing, and MLflow."""
+"""The contract of a tracked run, and the tracker that records nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,212 @@
+"""Runs in MLflow. A store that fails is mentioned once and never stops the work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symile_clin import __version__, files
+from symile_clin.progress import Progress
+from symile_clin.tracking.base import NullTracker, Status, Tracker
+from symile_clin.tracking.store import database_of, experiment_id, local_artifacts, opened
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+# MLflow's limits on one request, one value and one name.
+_METRICS_PER_BATCH = 1000
+_PARAMS_PER_BATCH = 100
+_LONGEST_PARAM = 6000
+_NOT_IN_A_NAME = re.compile(r"[^/\w.\- :]")
+
+#: Numbers wait this long to be sent together: one request costs as much as a small training step.
+_SECONDS_BETWEEN_SENDS = 5.0
+
+
+class MlflowTracker:
+    """One MLflow run, made by `start_run`. Whatever the store does, no method raises: the first failure is said, once.
+
+    Metrics that could not be sent are kept and tried again with the next ones; the run's own files hold them anyway.
+    A character that MLflow does not allow in a name ('+') becomes '-'.
+
+    Args:
+        artifacts: folder of the run's artifacts in a local store; None where MLflow has to send them.
+        allow_patient_level: whether patient-level artifacts may be recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: MlflowClient,
+        run_id: str,
+        artifacts: Path | None,
+        allow_patient_level: bool,
+        progress: Progress,
+    ) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._artifacts = artifacts
+        self._allow_patient_level = allow_patient_level
+        self._progress = progress
+        self._waiting: list[Metric] = []
+        self._last_send = time.monotonic()
+        self._has_failed = False
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        return self._run_id
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Record flat settings; a value longer than MLflow takes is cut."""
+        from mlflow.entities import Param
+
+        items = [Param(_name(key), str(value)[:_LONGEST_PARAM]) for key, value in values.items()]
+        for start in range(0, len(items), _PARAMS_PER_BATCH):
+            self._try(partial(self._client.log_batch, self._run_id, params=items[start : start + _PARAMS_PER_BATCH]))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record labels."""
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(_name(key), value) for key, value in values.items()]
+        self._try(partial(self._client.log_batch, self._run_id, tags=tags))
+
+    def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
+        """Record numbers; they are sent together with the next ones, a few seconds later at most."""
+        self._waiting += _metrics(values, step)
+        late = time.monotonic() - self._last_send > _SECONDS_BETWEEN_SENDS
+        if late or len(self._waiting) >= _METRICS_PER_BATCH:
+            self._send()
+
+    def artifact(self, path: Path, *, folder: str | None = None, patient_level: bool) -> None:
+        """Record a file; a patient-level one only where that is allowed."""
+        if not patient_level or self._allow_patient_level:
+            self._try(partial(self._keep, path, folder))
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Send what is left and close the run."""
+        self._send()
+        self._try(partial(self._client.set_terminated, self._run_id, status))
+
+    def _keep(self, path: Path, folder: str | None) -> None:
+        if self._artifacts is None:
+            self._client.log_artifact(self._run_id, str(path), folder)
+            return
+        with files.atomic(self._artifacts / (folder or "") / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def _send(self) -> None:
+        self._last_send = time.monotonic()
+        while self._waiting:
+            batch = self._waiting[:_METRICS_PER_BATCH]
+            if not self._try(partial(self._client.log_batch, self._run_id, metrics=batch)):
+                return
+            del self._waiting[: len(batch)]
+
+    def _try(self, action: Callable[[], object]) -> bool:
+        try:
+            action()
+        except Exception as error:  # whatever MLflow and its database raise: training never stops for its tracker
+            if not self._has_failed:
+                self._progress.say(f"MLflow does not record this run completely: {_first_line(error)}")
+            self._has_failed = True
+            return False
+        return True
+
+
+def start_run(
+    *,
+    uri: str,
+    experiment: str,
+    run_name: str,
+    tags: Mapping[str, str],
+    parent_run_id: str | None = None,
+    allow_patient_level: bool = False,
+    allow_remote: bool = False,
+    progress: Progress,
+) -> Tracker:
+    """Start a run in an MLflow store; where the store fails, say so and record nothing.
+
+    Args:
+        uri: `sqlite:///FILE` relative to the working directory, or `sqlite:////ABSOLUTE/FILE`.
+        parent_run_id: makes the run a child of this one.
+        allow_patient_level: whether patient-level artifacts may be recorded (synthetic patients, or the user's wish).
+        allow_remote: whether `uri` may be a server or a database elsewhere.
+
+    Raises:
+        TrackingError: a kind of store that is not allowed.
+    """
+    database = database_of(uri, allow_remote=allow_remote)
+    labels = {**tags, "version": __version__, "mlflow.source.name": "symile-clin", "mlflow.source.type": "LOCAL"}
+    commit = code_version()
+    if commit:
+        labels["mlflow.source.git.commit"] = commit
+    if parent_run_id:
+        labels["mlflow.parentRunId"] = parent_run_id
+    try:
+        with opened(uri, database) as client:
+            run = client.create_run(experiment_id(client, experiment, database), tags=labels, run_name=run_name)
+    except Exception as error:  # a full disk, a damaged or newer database: the work goes on without its tracker
+        progress.say(f"MLflow does not record this run: {_first_line(error)}")
+        return NullTracker()
+    return MlflowTracker(
+        client=client,
+        run_id=run.info.run_id,
+        artifacts=local_artifacts(run.info.artifact_uri, database),
+        allow_patient_level=allow_patient_level,
+        progress=progress,
+    )
+
+
+def add_metrics(
+    *, uri: str, run_id: str, values: Mapping[str, float], allow_remote: bool = False, progress: Progress
+) -> None:
+    """Add final numbers to a run that has ended and stays so: an evaluation's to its training run.
+
+    Args:
+        values: at most 1000.
+
+    Raises:
+        TrackingError: a kind of store that is not allowed.
+    """
+    database = database_of(uri, allow_remote=allow_remote)
+    try:
+        with opened(uri, database) as client:
+            client.log_batch(run_id, metrics=_metrics(values, None))
+    except Exception as error:  # as in start_run
+        progress.say(f"MLflow does not add the results to the training run: {_first_line(error)}")
+
+
+def code_version() -> str | None:
+    """Commit of the checkout that this package runs from, ending in '-dirty' if files differ; None without one."""
+    package = Path(__file__).resolve().parent
+    if not (package.parent / ".git").exists():
+        return None
+    describe = ["git", "-C", str(package), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _metrics(values: Mapping[str, float], step: int | None) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    return [Metric(_name(key), float(value), now, step or 0) for key, value in values.items()]
+
+
+def _name(key: str) -> str:
+    return _NOT_IN_A_NAME.sub("-", key)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

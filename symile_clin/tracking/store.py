@@ -1,0 +1,88 @@
+"""Where MLflow keeps runs: which stores are allowed, how one is opened, where its artifacts lie.
+
+A local store is an SQLite file with the folder `mlartifacts` beside it, as an MLflow server started there would lay
+it out. Artifacts are filed under `mlflow-artifacts:/...`, so no path of this machine is recorded and the two can be
+moved together.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symile_clin import files
+from symile_clin.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+#: Environment of this process and of the UI's server; what the user has set stands.
+QUIET_MLFLOW: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+#: Beside the database; where an MLflow server started there looks by itself.
+ARTIFACTS_FOLDER = "mlartifacts"
+_ARTIFACTS_SCHEME = "mlflow-artifacts:/"
+
+
+def database_of(uri: str, *, allow_remote: bool = False) -> Path | None:
+    """The SQLite file of a local store; None of a remote one.
+
+    Raises:
+        TrackingError: neither, or a remote store where that is not allowed.
+    """
+    scheme, found, place = uri.partition("://")
+    if scheme == "sqlite" and len(place) > 1:
+        return Path(place.removeprefix("/").partition("?")[0])
+    if not found or scheme in ("sqlite", "file"):
+        raise TrackingError(f"MLflow cannot keep runs in {uri!r}", expected="a database such as sqlite:///mlflow.db")
+    if not allow_remote:
+        raise TrackingError(
+            f"a tracking store at {scheme}:// may be on another machine",
+            expected="a local one such as sqlite:///mlflow.db",
+            remedy="MIMIC's data use agreement forbids sharing the data and what is derived from them",
+        )
+    return None
+
+
+@contextmanager
+def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
+    """A client of the store; a local one under its lock, for processes that open a new one race in its migrations."""
+    for key, value in QUIET_MLFLOW.items():
+        os.environ.setdefault(key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's dependencies deprecate each other
+        from mlflow import MlflowClient
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        if database is None:
+            yield MlflowClient(uri)
+            return
+        with files.lock(database.with_name(f".{database.name}.lock"), wait=True):
+            if not database.exists():
+                SqlAlchemyStore(uri, _ARTIFACTS_SCHEME)  # else MLflow's "Default" experiment records where we are
+            yield MlflowClient(uri)
+
+
+def experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
+    """The experiment of that name, made if it is not there."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None if database is None else f"{_ARTIFACTS_SCHEME}{name}"
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def local_artifacts(artifact_uri: str, database: Path | None) -> Path | None:
+    """The folder behind a run's `artifact_uri` in a local store; None where only MLflow can reach it."""
+    if database is None or not artifact_uri.startswith(_ARTIFACTS_SCHEME):
+        return None
+    return database.parent / ARTIFACTS_FOLDER / artifact_uri.removeprefix(_ARTIFACTS_SCHEME).lstrip("/")
