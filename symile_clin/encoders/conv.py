@@ -6,6 +6,7 @@ use group instead of batch statistics, so that training and evaluation see the s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 GROUPS = 8
@@ -26,8 +27,7 @@ class SmallImageEncoder(nn.Module):
             _conv2d(channels, width, kernel=5),
             _conv2d(width, 2 * width, kernel=3),
             _conv2d(2 * width, 4 * width, kernel=3),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
+            _GridMean(4, axes=(2, 3)),
         )
         self.fc = nn.Linear(4 * width * 16, dim)
 
@@ -51,8 +51,7 @@ class SmallSeriesEncoder(nn.Module):
             _conv1d(channels, width, kernel=15),
             _conv1d(width, 2 * width, kernel=7),
             _conv1d(2 * width, 4 * width, kernel=7),
-            nn.AdaptiveAvgPool1d(16),
-            nn.Flatten(),
+            _GridMean(16, axes=(2,)),
         )
         self.fc = nn.Linear(4 * width * 16, dim)
 
@@ -69,3 +68,17 @@ def _conv2d(before: int, after: int, *, kernel: int) -> nn.Module:
 def _conv1d(before: int, after: int, *, kernel: int) -> nn.Module:
     convolution = nn.Conv1d(before, after, kernel, stride=4, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.GroupNorm(GROUPS, after), nn.ReLU())
+
+
+class _GridMean(nn.Module):
+    """Means over a grid of equal cells, flattened. (torch's adaptive pooling has no deterministic gradient on CUDA.)"""
+
+    def __init__(self, cells: int, *, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.cells, self.axes = cells, axes
+
+    def forward(self, features: Tensor) -> Tensor:
+        for axis in self.axes:
+            parts = features.tensor_split(self.cells, dim=axis)
+            features = torch.stack([part.mean(dim=axis) for part in parts], dim=axis)
+        return features.flatten(1)

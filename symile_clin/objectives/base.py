@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from torch import Generator, Tensor, nn
 
+from symile_clin.strict import Strict
+
 #: Embeddings by modality name, each (n, d), normalised as the objective asks.
 Embeddings = Mapping[str, Tensor]
 Normalization = Literal["layernorm", "l2"]
@@ -18,10 +20,12 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         name: key in the registry and in configs.
+        Options: the constructor's arguments as a config gives them.
         normalization: what the model applies to every encoder's output; the scale's start belongs to it.
     """
 
     name: ClassVar[str]
+    Options: ClassVar[type[Strict]]
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()

@@ -1,0 +1,130 @@
+"""Cohort samples as batches of tensors, fetched a batch at a time from memory-mapped arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from symile_clin.data.order import Draw, TrainingOrder
+from symile_clin.data.store import Cohort, Rows, StoredArray
+from symile_clin.modalities.base import Modality
+from symile_clin.rng import stream
+from symile_clin.schema import present_column
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors.
+
+    Attributes:
+        inputs: encoder inputs by modality, each (b, ...).
+        present: by modality (b,) bool; where false, the input is a placeholder.
+        row: (b,) int64, rows of samples.parquet.
+    """
+
+    inputs: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    row: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; copies from pinned memory do not wait."""
+        return Batch(
+            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
+            present={name: tensor.to(device, non_blocking=True) for name, tensor in self.present.items()},
+            row=self.row.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory; a DataLoader calls it."""
+        return Batch(
+            inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()},
+            present={name: tensor.pin_memory() for name, tensor in self.present.items()},
+            row=self.row.pin_memory(),
+        )
+
+
+class CohortDataset(Dataset[Batch]):
+    """Samples of a cohort, in the order of `rows`.
+
+    Args:
+        cohort: an opened cohort.
+        modalities: by name; inputs come in this order.
+        rows: (n,) int64 sample rows, such as a split's.
+    """
+
+    def __init__(self, cohort: Cohort, modalities: Mapping[str, Modality], rows: Rows) -> None:
+        self.cohort = cohort
+        self.modalities = dict(modalities)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """The augmented batch of one training step."""
+        return self.fetch(draw.rows, rng=stream(*draw.augmentation))
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every sample once, in order, without augmentation; the last batch may be smaller."""
+        for start in range(0, len(self.rows), batch_size):
+            yield self.fetch(self.rows[start : start + batch_size], rng=None)
+
+    def fetch(self, rows: Rows, *, rng: np.random.Generator | None) -> Batch:
+        """Samples `rows` in that order, augmented if there is an `rng`."""
+        inputs = {}
+        for name, modality in self.modalities.items():
+            arrays = {key: array.take(rows) for key, array in self._arrays[name].items()}
+            columns = {column: self._columns[column][rows] for column in modality.input_columns}
+            inputs[name] = modality.to_input({**arrays, **columns}, rng)
+        present = {
+            name: torch.from_numpy(self._columns[present_column(name)][rows].astype(np.bool_)) for name in inputs
+        }
+        return Batch(inputs=inputs, present=present, row=torch.from_numpy(rows))
+
+    @cached_property
+    def _arrays(self) -> dict[str, dict[str, StoredArray]]:
+        return {
+            name: {key: self.cohort.array(name, key) for key in modality.arrays}
+            for name, modality in self.modalities.items()
+        }
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        names = [column for modality in self.modalities.values() for column in modality.input_columns]
+        names += [present_column(name) for name in self.modalities]
+        return {name: self.cohort.samples[name].to_numpy() for name in names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes open the arrays themselves: a pickled memory map would carry all of its data.
+        kept = ("cohort", "modalities", "rows", "_columns")
+        return {name: value for name, value in self.__dict__.items() if name in kept}
+
+
+def training_loader(
+    dataset: CohortDataset, order: TrainingOrder, *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """Batches of a whole training run in its order, fetched ahead by worker processes if there are any.
+
+    Args:
+        workers: processes; 0 fetches in this one. They live as long as the run, and do not stop between epochs.
+        pin_memory: copy to pinned memory, for a CUDA device.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        # Not forked: this process may hold threads and a CUDA context, which do not survive a fork.
+        multiprocessing_context="forkserver" if workers else None,
+    )

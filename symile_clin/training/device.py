@@ -1,0 +1,57 @@
+"""What training needs to know about its device: number format and reproducibility."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from symile_clin.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type that encoders compute in under autocast; None is plain float32.
+
+    Args:
+        precision: "auto" is bf16 on a CUDA device that has it; on a CPU bf16 is mostly slower, and only for the asking.
+
+    Raises:
+        ConfigError: the device has no bf16.
+    """
+    if precision == "fp32":
+        return None
+    if device.type != "cuda":
+        return torch.bfloat16 if precision == "bf16" else None
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not has_bf16:
+        raise ConfigError("this CUDA device has no bf16", remedy="Set training.precision to auto or fp32")
+    return torch.bfloat16 if has_bf16 else None
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels inside the block; afterwards torch's settings and random state are as before.
+
+    On a CPU torch is deterministic as it is, for a fixed number of threads. On a CUDA device an operation without a
+    deterministic kernel warns and goes on; the encoders here use none.
+    """
+    if device.type != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
+    # cuBLAS reads it when first used; with its default a few products depend on timing.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=[device]):
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+            torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,77 @@
+"""What an epoch is judged by: the loss on fixed negatives, and retrieval from fixed candidate lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.dataset import CohortDataset
+from symile_clin.evaluation.embed import embed
+from symile_clin.evaluation.retrieval import rank, score_lists
+from symile_clin.model import MultimodalEncoder
+from symile_clin.objectives.base import Objective
+from symile_clin.rng import seed_of, stream
+
+#: Not the run's seed: all runs on a cohort are validated on the same batches and negatives.
+VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures of one epoch on the validation split.
+
+    Attributes:
+        loss: mean over samples, in nats.
+        recall_at_1: share of queries whose positive is first, ties broken by expectation.
+    """
+
+    loss: float
+    recall_at_1: float
+
+
+def validate(
+    *,
+    model: MultimodalEncoder,
+    objective: Objective,
+    dataset: CohortDataset,
+    candidates: CandidateLists,
+    target: str,
+    batch_size: int,
+    device: torch.device,
+) -> Validation:
+    """Encode the validation split once, in float32, and judge it.
+
+    Raises:
+        TrainingError: an embedding or score is not finite.
+    """
+    embeddings = embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
+    scores = score_lists(objective, embeddings, dataset.rows, candidates, target)
+    return Validation(
+        loss=_loss(model, objective, embeddings, batch_size=batch_size, device=device),
+        recall_at_1=float(rank(scores).recall_at(1).mean()),
+    )
+
+
+def _loss(
+    model: MultimodalEncoder,
+    objective: Objective,
+    embeddings: Mapping[str, NDArray[np.float32]],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> float:
+    samples = len(next(iter(embeddings.values())))
+    order = stream(VALIDATION_SEED, "validation order").permutation(samples)
+    generator = torch.Generator().manual_seed(seed_of(VALIDATION_SEED, "validation negatives"))
+    total = 0.0
+    with torch.inference_mode():
+        for batch in np.array_split(order, math.ceil(samples / batch_size)):
+            tensors = {name: torch.from_numpy(array[batch]).to(device) for name, array in embeddings.items()}
+            total += len(batch) * float(objective.loss(tensors, model.scale, generator=generator))
+    return total / samples
