@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a run that a tracker may record.
+
+    Attributes:
+        patient_level: shows single patients, so that it leaves the run's directory only where that is allowed.
+    """
+
+    path: Path
+    patient_level: bool
 
 
 class Tracker(Protocol):

@@ -6,14 +6,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symile_clin import __version__, files
 from symile_clin.progress import Progress
-from symile_clin.tracking.base import NullTracker, Status, Tracker
+from symile_clin.tracking.base import Artifact, NullTracker, Status, Tracker
 from symile_clin.tracking.store import database_of, experiment_id, local_artifacts, opened
 
 if TYPE_CHECKING:
@@ -84,16 +84,25 @@ class MlflowTracker:
         self._waiting += _metrics(values, step)
         late = time.monotonic() - self._last_send > _SECONDS_BETWEEN_SENDS
         if late or len(self._waiting) >= _METRICS_PER_BATCH:
-            self._send()
+            self.flush()
 
     def artifact(self, path: Path, *, folder: str | None = None, patient_level: bool) -> None:
         """Record a file; a patient-level one only where that is allowed."""
         if not patient_level or self._allow_patient_level:
             self._try(partial(self._keep, path, folder))
 
+    def flush(self) -> None:
+        """Send the numbers that wait."""
+        self._last_send = time.monotonic()
+        while self._waiting:
+            batch = self._waiting[:_METRICS_PER_BATCH]
+            if not self._try(partial(self._client.log_batch, self._run_id, metrics=batch)):
+                return
+            del self._waiting[: len(batch)]
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Send what is left and close the run."""
-        self._send()
+        self.flush()
         self._try(partial(self._client.set_terminated, self._run_id, status))
 
     def _keep(self, path: Path, folder: str | None) -> None:
@@ -102,14 +111,6 @@ class MlflowTracker:
             return
         with files.atomic(self._artifacts / (folder or "") / path.name) as temporary:
             shutil.copyfile(path, temporary)
-
-    def _send(self) -> None:
-        self._last_send = time.monotonic()
-        while self._waiting:
-            batch = self._waiting[:_METRICS_PER_BATCH]
-            if not self._try(partial(self._client.log_batch, self._run_id, metrics=batch)):
-                return
-            del self._waiting[: len(batch)]
 
     def _try(self, action: Callable[[], object]) -> bool:
         try:
@@ -166,13 +167,21 @@ def start_run(
     )
 
 
-def add_metrics(
-    *, uri: str, run_id: str, values: Mapping[str, float], allow_remote: bool = False, progress: Progress
+def add_results(
+    *,
+    uri: str,
+    run_id: str,
+    metrics: Mapping[str, float],
+    artifacts: Iterable[Artifact] = (),
+    allow_patient_level: bool = False,
+    allow_remote: bool = False,
+    progress: Progress,
 ) -> None:
-    """Add final numbers to a run that has ended and stays so: an evaluation's to its training run.
+    """Add to a run that has ended and stays so: an evaluation's results to its training run, so that those compare.
 
     Args:
-        values: at most 1000.
+        artifacts: recorded at the top level, the only one that MLflow's compare page sets side by side.
+        allow_patient_level: whether those of them that are patient-level may be recorded.
 
     Raises:
         TrackingError: a kind of store that is not allowed.
@@ -180,9 +189,17 @@ def add_metrics(
     database = database_of(uri, allow_remote=allow_remote)
     try:
         with opened(uri, database) as client:
-            client.log_batch(run_id, metrics=_metrics(values, None))
-    except Exception as error:  # as in start_run
+            folder = local_artifacts(client.get_run(run_id).info.artifact_uri, database)
+    except Exception as error:  # as in start_run, or a run that is in another store
         progress.say(f"MLflow does not add the results to the training run: {_first_line(error)}")
+        return
+    tracker = MlflowTracker(
+        client=client, run_id=run_id, artifacts=folder, allow_patient_level=allow_patient_level, progress=progress
+    )
+    tracker.metrics(metrics)
+    tracker.flush()
+    for artifact in artifacts:
+        tracker.artifact(artifact.path, patient_level=artifact.patient_level)
 
 
 def code_version() -> str | None:

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from symile_clin.progress import Quiet
-from symile_clin.tracking import MlflowTracker, add_metrics, start_run
+from symile_clin.tracking import Artifact, MlflowTracker, add_results, start_run
 from tests.browser.chromium import Browser, browser, free_port
 
 DRIVER = shutil.which("chromedriver")
@@ -51,13 +51,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         tracker.params({"objective.name": objective, "training.epochs": 8, "training.lr": 1e-3, "seed": 0})
         for epoch in range(8):
             tracker.metrics({"train/loss": 5 / (epoch + 1), "val/loss": 6 / (epoch + 1)}, step=epoch)
-        figure = folder / "rank_histogram.png"
-        plt.figure(figsize=(3, 2)).savefig(figure)
-        plt.close("all")
-        tracker.artifact(figure, folder="figures", patient_level=False)
         tracker.finish()
+        figure = folder / "rank_histogram.png"
+        plt.bar([1, 2, 3], [recall, 0.2, 0.1])
+        plt.gcf().set_size_inches(3, 2)
+        plt.savefig(figure, dpi=100)
+        plt.close("all")
         results = {RECALL: recall, f"{RECALL}_ci_low": recall - 0.05, f"{RECALL}_ci_high": recall + 0.05}
-        add_metrics(uri=uri, run_id=tracker.run_id, values=results, progress=Quiet())
+        add_results(
+            uri=uri,
+            run_id=tracker.run_id,
+            metrics=results,
+            artifacts=[Artifact(figure, patient_level=False)],
+            progress=Quiet(),
+        )
         ids[objective] = tracker.run_id
     return folder, ids
 
@@ -97,14 +104,14 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_both_runs_are_compared(store: tuple[Path, dict[str, str]], server: str, window: Browser) -> None:
     runs = quote(json.dumps(list(store[1].values())))
     window.open(f"{server}/#/compare-runs?runs={runs}&experiments={quote(json.dumps(['1']))}")
-    text = window.wait_for("demo-symile", "demo-clip", RECALL, "0.471", "0.253")
+    text = window.wait_for("demo-symile", "demo-clip", RECALL, "0.471", "0.253", "rank_histogram.png")
     for name in ("objective.name", "training.epochs", f"{RECALL}_ci_low", "train/loss", "val/loss"):
         assert name in text
 
 
 def test_a_figure_is_shown_as_an_artifact(store: tuple[Path, dict[str, str]], server: str, window: Browser) -> None:
     run = store[1]["symile"]
-    window.open(f"{server}/#/experiments/1/runs/{run}/artifacts/figures/rank_histogram.png")
+    window.open(f"{server}/#/experiments/1/runs/{run}/artifacts/rank_histogram.png")
     window.wait_for("rank_histogram.png")
     deadline = time.monotonic() + 30
     while not window.run("return [...document.images].some(i => i.naturalWidth === 300 && i.naturalHeight === 200)"):
