@@ -78,8 +78,7 @@ def experiment_id(client: MlflowClient, name: str, database: Path | None) -> str
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None if database is None else f"{_ARTIFACTS_SCHEME}{name}"
-    model_training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on chats
-    return str(client.create_experiment(name, artifact_location=location, tags=model_training))
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 def local_artifacts(artifact_uri: str, database: Path | None) -> Path | None:
