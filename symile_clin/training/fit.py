@@ -146,7 +146,7 @@ def fit(
             metrics = {
                 "train/loss": total / len(train),
                 "train/lr": rate(step),
-                "train/scale": float(model.scale),
+                "train/scale": float(model.scale.detach()),
                 "train/data_wait": waited / (time.monotonic() - epoch_started),
             }
             found = validate(

@@ -51,7 +51,7 @@ def optimisation_step(
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     norm = _clip([*model.parameters(), *objective.parameters()], clip_norm)
-    value = float(loss)
+    value = float(loss.detach())
     if not (math.isfinite(value) and math.isfinite(norm)):
         raise _not_finite(value, norm, batch, place)
     optimizer.step()

@@ -1,0 +1,130 @@
+"""Symile's two ways of drawing negatives, its score and its scale, against loops and the authors' package."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from symile import Symile as PeerSymile
+
+from symile_clin.errors import ConfigError
+from symile_clin.objectives import Symile
+from symile_clin.objectives.negatives import exhaustive, permuted
+from symile_clin.objectives.similarity import mip
+from tests.objectives.oracles import embeddings, slow_exhaustive, slow_permuted
+
+SCALE = torch.tensor(0.7, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_exhaustive_equals_the_loop(k: int) -> None:
+    tensors = embeddings(k, n=4, d=3)
+    loss = Symile("exhaustive").loss(tensors, SCALE)
+    assert float(loss.detach()) == pytest.approx(slow_exhaustive(list(tensors.values()), 0.7), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_permuted_equals_the_loop(k: int) -> None:
+    tensors = embeddings(k, n=5, d=3)
+    loss = Symile("permuted").loss(tensors, SCALE, generator=torch.Generator().manual_seed(3))
+    slow = slow_permuted(list(tensors.values()), 0.7, torch.Generator().manual_seed(3))
+    assert float(loss.detach()) == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (6, 5), (17, 33)])
+def test_exhaustive_equals_the_authors_package_with_its_gradients(n: int, d: int) -> None:
+    tensors = embeddings(3, n=n, d=d, seed=n)
+    scale = SCALE.clone().requires_grad_()
+    inputs = [*tensors.values(), scale]
+    loss = Symile("exhaustive").loss(tensors, scale)
+    peer = PeerSymile(negative_sampling="n_squared")(list(tensors.values()), scale)
+    torch.testing.assert_close(loss, peer, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(peer, inputs), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("negatives", ["exhaustive", "permuted"])
+def test_gradients_equal_finite_differences(k: int, negatives: str) -> None:
+    tensors = embeddings(k, n=3, d=2)
+    objective = Symile("exhaustive" if negatives == "exhaustive" else "permuted")
+
+    def loss(scale: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return objective.loss(dict(zip(tensors, values, strict=True)), scale, generator=generator)
+
+    assert torch.autograd.gradcheck(loss, (SCALE.clone().requires_grad_(), *tensors.values()))
+
+
+def test_order_of_modalities_does_not_matter_to_exhaustive() -> None:
+    tensors = embeddings(3, n=5, d=4)
+    turned = dict(reversed(tensors.items()))
+    torch.testing.assert_close(Symile().loss(tensors, SCALE), Symile().loss(turned, SCALE))
+
+
+def test_with_equal_embeddings_the_loss_is_that_of_guessing() -> None:
+    same = {name: torch.ones(6, 4) for name in ("a", "b", "c")}
+    scale = torch.tensor(1.0)
+    assert float(Symile("exhaustive").loss(same, scale)) == pytest.approx(math.log(36), abs=1e-5)
+    assert float(Symile("permuted").loss(same, scale)) == pytest.approx(math.log(6), abs=1e-5)
+
+
+def test_a_batch_of_one_has_nothing_to_lose() -> None:
+    one = embeddings(3, n=1, d=4)
+    assert exhaustive(list(one.values()), SCALE).tolist() == [[0.0]] * 3
+    assert permuted(list(one.values()), SCALE, None).tolist() == [[0.0]] * 3
+
+
+def test_permuted_negatives_follow_the_generator() -> None:
+    tensors = embeddings(3, n=8, d=4)
+
+    def loss(seed: int) -> float:
+        return float(Symile("permuted").loss(tensors, SCALE, generator=torch.Generator().manual_seed(seed)).detach())
+
+    assert loss(0) == loss(0)
+    assert loss(0) != loss(1)
+
+
+def test_synergy_that_no_pair_shows_lowers_the_loss() -> None:
+    # c is the XOR of a and b: as signs, c = a * b, so only the triple product is not zero on average.
+    signs = torch.tensor(list(product([1.0, -1.0], repeat=2)))
+    a, b = signs[:, :1].expand(-1, 16), signs[:, 1:].expand(-1, 16)
+    xor = Symile().loss({"a": a, "b": b, "c": a * b}, torch.tensor(1.0))
+    unrelated = Symile().loss({"a": a, "b": b, "c": torch.ones_like(a)}, torch.tensor(1.0))
+    assert float(xor) < float(unrelated) - 1
+
+
+def test_the_score_of_matched_tuples_is_their_positive_logit() -> None:
+    tensors = embeddings(3, n=5, d=4)
+    queries = {name: tensor for name, tensor in tensors.items() if name != "m1"}
+    score = Symile().score(queries, tensors["m1"], target="m1")
+    assert score.shape == (5, 5)
+    torch.testing.assert_close(score.diagonal(), mip(*tensors.values()))
+    torch.testing.assert_close(score[2, 4], mip(queries["m0"][2], queries["m2"][2], tensors["m1"][4]))
+    vector = Symile().query_vector(queries, "m1")
+    torch.testing.assert_close(vector @ tensors["m1"].T, score)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("dim", [64, 1024])
+@pytest.mark.parametrize("normalization", ["layernorm", "l2"])
+def test_mismatched_logits_start_with_the_same_spread(k: int, dim: int, normalization: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    objective = Symile(normalization="l2" if normalization == "l2" else "layernorm")
+    tensors = [torch.randn(4000, dim, generator=generator) for _ in range(k)]
+    if normalization == "l2":
+        tensors = [torch.nn.functional.normalize(tensor, dim=1) for tensor in tensors]
+    spread = math.exp(objective.initial_logit_scale(dim, k)) * float(mip(*tensors).std())
+    assert spread == pytest.approx(math.exp(-7) * math.sqrt(8192), rel=0.1)
+
+
+def test_the_papers_scale_is_the_start_at_its_dimension() -> None:
+    assert Symile(normalization="layernorm").initial_logit_scale(8192, 3) == pytest.approx(-7.0)
+
+
+def test_a_batch_that_cannot_fit_is_refused_with_an_estimate() -> None:
+    huge = {name: torch.empty(1, 1, device="meta").expand(2048, 1024) for name in ("a", "b", "c", "d")}
+    with pytest.raises(ConfigError, match=r"4 modalities at batch 2,048 .* need about 196,\d{3} GiB.*permuted"):
+        Symile("exhaustive").loss(huge, torch.tensor(1.0))
