@@ -160,6 +160,8 @@ class Modality(ABC):
     Encoder: ClassVar[type[EncoderOptions]]
     #: Tables the room reads, and so the tables its synthetic writer fills.
     tables: ClassVar[tuple[TableSpec, ...]]
+    #: Tables that only its synthetic writer fills, such as lists of files that cohorts do not read.
+    synthetic_only: ClassVar[tuple[TableSpec, ...]] = ()
     #: How many planted factors the room's synthetic files can show.
     synthetic_factors: ClassVar[int]
     #: False: one event per sample. True: one event per sample and key (labs: itemid).
@@ -181,9 +183,16 @@ class Modality(ABC):
     def arrays(self) -> Mapping[str, ArraySpec]:
         """Arrays stored for the modality, by file stem."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether events have files to open: some array comes from `read`. If not, `is_valid` is not asked."""
+        return any(not array.fitted for array in self.arrays.values())
+
     @abstractmethod
     def events(self, tables: Tables) -> ir.Table:
         """Events with columns subject_id, event_time, event_id, key and payload columns.
+
+        A room with files has a payload column `path`, relative to the source of its first table.
 
         Every event of the table that could ever be taken; a boolean column `eligible` is false, and a text column
         `ineligible_reason` says why, for events that no window may take (wrong view, null value).

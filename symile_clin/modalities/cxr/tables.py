@@ -48,3 +48,19 @@ CHEXPERT: Final = TableSpec(
     columns={"subject_id": "int", "study_id": "int", **_FINDING_TYPES},
     key=("study_id",),
 )
+
+#: Lists of MIMIC-CXR, the same X-rays as DICOM. The synthetic tree writes them; nothing joins them.
+DICOM_RECORDS: Final = TableSpec(
+    name="cxr_dicom_records",
+    source="mimic_cxr_dicom",
+    path="cxr-record-list.csv",
+    columns={"subject_id": "int", "study_id": "int", "dicom_id": "text", "path": "text"},
+    key=("dicom_id",),
+)
+DICOM_STUDIES: Final = TableSpec(
+    name="cxr_dicom_studies",
+    source="mimic_cxr_dicom",
+    path="cxr-study-list.csv",
+    columns={"subject_id": "int", "study_id": "int", "path": "text"},
+    key=("study_id",),
+)

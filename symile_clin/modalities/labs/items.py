@@ -75,7 +75,7 @@ SYMILE_ITEMS: Final[tuple[LabItem, ...]] = (
     LabItem(50882, "Bicarbonate", _CH, "chemistry", "mEq/L", 24.5, 24.5, 3.6, False, 22, 32, 0),
     LabItem(50885, "Bilirubin, Total", _CH, "liver", "mg/dL", 0.6, 0.5, 0.75, True, 0, 1.5, 1),
     LabItem(50893, "Calcium, Total", _CH, "minerals", "mg/dL", 8.7, 8.7, 0.65, False, 8.4, 10.3, 1),
-    LabItem(50902, "Chloride", _CH, "chemistry", "mEq/L", 101.5, 101.5, 5, False, 96, 108, 0),
+    LabItem(50902, "Chloride", _CH, "chemistry", "mEq/L", 103, 103, 5, False, 96, 108, 0),
     LabItem(50910, "Creatine Kinase (CK)", _CH, "muscle", "IU/L", 120, 80, 0.90, True, 26, 308, 0),
     LabItem(50912, "Creatinine", _CH, "chemistry", "mg/dL", 0.95, 0.80, 0.27, True, 0.4, 1.2, 1),
     LabItem(50931, "Glucose", _CH, "chemistry", "mg/dL", 122, 122, 0.32, True, 70, 105, 0),
