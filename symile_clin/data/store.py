@@ -95,7 +95,8 @@ class Cohort:
     def rows(self, split: Split) -> Rows:
         """Rows of a split, ascending."""
         samples = self.samples
-        return samples.loc[samples[SPLIT] == split, ROW].to_numpy(dtype=np.int64)
+        # pandas hands out a read-only view, which a tensor cannot share
+        return samples.loc[samples[SPLIT] == split, ROW].to_numpy(dtype=np.int64, copy=True)
 
     def array(self, modality: str, array: str) -> StoredArray:
         """A stored array of a modality, memory-mapped."""
