@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from symile_clin.errors import CohortError
 
 Values = NDArray[np.float64]
 
+#: They leave an endpoint's Monte Carlo error near 0.001.
+RESAMPLES: Final = 10_000
 #: Drawn indices held at once (of 8 bytes).
 _DRAWS_PER_CHUNK = 1 << 22
 
@@ -34,7 +36,7 @@ def bootstrap_interval(
     values: NDArray[Any],
     clusters: NDArray[Any],
     *,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Interval:
@@ -43,7 +45,7 @@ def bootstrap_interval(
     Args:
         values: (q,) one number per query.
         clusters: (q,) which patient each query is of.
-        resamples: bootstrap samples; 10,000 leave an endpoint's Monte Carlo error near 0.001.
+        resamples: bootstrap samples.
 
     Returns:
         The plain mean, and the percentiles of the resampled means. A resampled mean is the ratio of the drawn
@@ -66,7 +68,7 @@ def paired_difference(
     b: NDArray[Any],
     clusters: NDArray[Any],
     *,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Interval:

@@ -53,9 +53,9 @@ class Ranks:
         return self.n_greater + 1 + self.n_tied / 2
 
 
-def chance(candidates: int, *, k: int) -> float:
-    """recall_at_k of a model that knows nothing, over lists of `candidates` with one positive."""
-    return min(k / candidates, 1.0)
+def chance(candidates: int) -> Ranks:
+    """The ranks of one query whose `candidates` all score the same: what knowing nothing gives on every metric."""
+    return Ranks(n_greater=np.array([0]), n_tied=np.array([candidates - 1]))
 
 
 def rank(scores: Scores, *, positive: int = 0) -> Ranks:

@@ -78,8 +78,10 @@ def test_collapsed_scores_are_exactly_chance() -> None:
     assert (ranks.n_greater == 0).all()
     assert (ranks.n_tied == 9).all()
     for k in (1, 5, 10, 20):
-        assert (ranks.recall_at(k) == chance(10, k=k)).all()
+        assert (ranks.recall_at(k) == min(k / 10, 1.0)).all()
+        assert (ranks.recall_at(k) == chance(10).recall_at(k)).all()
     assert (ranks.mid() == 5.5).all()
+    assert chance(10).reciprocal() == pytest.approx(sum(1 / r for r in range(1, 11)) / 10)
 
 
 def test_positive_may_stand_in_any_column() -> None:
@@ -120,7 +122,7 @@ def test_identical_candidates_tie_to_the_last_bit(n: int, d: int) -> None:
     embeddings["blue"][1::2, 0] = -0.0
     scores = score_lists(Product("l2"), embeddings, rows, lists, "blue")
     assert (scores == scores[:, :1]).all()
-    assert (rank(scores).recall_at(1) == chance(7, k=1)).all()
+    assert (rank(scores).recall_at(1) == 1 / 7).all()
 
 
 def test_some_equal_candidates_tie_and_others_do_not() -> None:

@@ -1,0 +1,177 @@
+"""The evaluation of one split: encode once, rank, report, draw; all into one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from symile_clin import files
+from symile_clin.data.dataset import CohortDataset
+from symile_clin.data.store import Cohort
+from symile_clin.evaluation import figures
+from symile_clin.evaluation.bootstrap import RESAMPLES, Interval, resample_clusters, resample_queries
+from symile_clin.evaluation.ceiling import ceilings
+from symile_clin.evaluation.embed import embed
+from symile_clin.evaluation.gallery import choose_examples, gallery
+from symile_clin.evaluation.report import other_subjects_report, patient_stream, query_stream, retrieval_report, table
+from symile_clin.evaluation.retrieval import Ranks, rank, score_lists
+from symile_clin.modalities.base import Modality
+from symile_clin.objectives.base import Objective
+from symile_clin.progress import Progress
+from symile_clin.rng import stream
+from symile_clin.schema import EMBEDDINGS, METRICS, QUERY_ROW, RANKS, ROW, SUBJECT_ID, Split
+from symile_clin.tracking import Artifact
+
+RANK_HISTOGRAM: Final = "rank_histogram.png"
+BOOTSTRAP_DISTRIBUTION: Final = "bootstrap_distribution.png"
+GALLERY: Final = "gallery.png"
+GALLERY_QUERIES: Final = 5
+
+#: What an evaluation leaves in its directory, and whether it shows single patients.
+PATIENT_LEVEL: Final[Mapping[str, bool]] = {
+    METRICS: False,
+    RANK_HISTOGRAM: False,
+    BOOTSTRAP_DISTRIBUTION: False,
+    RANKS: True,
+    EMBEDDINGS: True,
+    GALLERY: True,
+}
+
+#: What an accuracy is drawn against: metric -> words.
+REFERENCES: Final[Mapping[str, str]] = {
+    "recall_at_1_chance": "chance",
+    "recall_at_1_ceiling_pairs": "perfect model of pairs",
+    "recall_at_1_ceiling": "perfect model of all together",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found.
+
+    Attributes:
+        metrics: as in metrics.json.
+        artifacts: the files in its directory.
+        table: the same as lines for a terminal.
+    """
+
+    metrics: Mapping[str, float]
+    artifacts: tuple[Artifact, ...]
+    table: str
+
+
+def evaluate_split(
+    *,
+    model: nn.Module,
+    objective: Objective,
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    split: Split,
+    target: str,
+    bootstrap: int | None,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str,
+    directory: Path,
+    progress: Progress,
+) -> Evaluation:
+    """Retrieve `target` from all other modalities over a split's fixed candidate lists, and write what came out.
+
+    Args:
+        model: maps inputs by modality to normalised embeddings, on `device`.
+        objective: the one that the model was trained with.
+        bootstrap: B of the paper's resampling of queries; None leaves it out.
+        seed: of resampling and of the choice of pictures.
+        directory: gets metrics.json, ranks.parquet, embeddings.npz and the figures; replaced whole.
+
+    Raises:
+        NotFoundError: the split has no candidate lists.
+        CohortError: its queries are of fewer than two patients.
+        TrainingError: an embedding or score is not finite.
+    """
+    lists = cohort.candidates(split)
+    elsewhere = cohort.candidates(split, other_subjects=True)
+    query = tuple(name for name in modalities if name != target)
+    subjects = cohort.samples[SUBJECT_ID].to_numpy()
+
+    dataset = CohortDataset(cohort, modalities, cohort.rows(split))
+    embeddings = embed(model=model, dataset=dataset, batch_size=batch_size, device=device, progress=progress)
+    scores = score_lists(objective, embeddings, dataset.rows, lists, target)
+    ranks = rank(scores)
+
+    candidates_n = scores.shape[1]
+    clusters = subjects[lists.query_row]
+    metrics = retrieval_report(
+        ranks=ranks,
+        clusters=clusters,
+        candidates_n=candidates_n,
+        bootstrap=bootstrap,
+        seed=seed,
+        split=split,
+        target=target,
+    )
+    metrics |= other_subjects_report(
+        ranks=rank(score_lists(objective, embeddings, dataset.rows, elsewhere, target)),
+        clusters=subjects[elsewhere.query_row],
+        candidates_n=elsewhere.candidate_rows.shape[1],
+        seed=seed,
+        split=split,
+        target=target,
+        query=query,
+    )
+    if cohort.truth is not None and cohort.planted is not None and cohort.planted["target"] == target:
+        reachable = ceilings(truth=cohort.truth, planted=cohort.planted, lists=lists)
+        metrics |= {f"{split}/{target}/{name}": value for name, value in reachable.items()}
+
+    examples = choose_examples(
+        cohort=cohort,
+        modalities=modalities,
+        lists=lists,
+        scores=scores,
+        ranks=ranks,
+        target=target,
+        count=GALLERY_QUERIES,
+        rng=stream(seed, "gallery"),
+    )
+    with files.atomic_directory(directory) as folder:
+        files.write_json(folder / METRICS, metrics)
+        _write_ranks(folder / RANKS, lists.query_row, ranks)
+        _write_embeddings(folder / EMBEDDINGS, {ROW: dataset.rows, **embeddings})
+        gallery(folder / GALLERY, examples=examples, target=target)
+        for name in (name for name, patient_level in PATIENT_LEVEL.items() if patient_level):
+            (folder / name).chmod(0o600)
+        own = {name.removeprefix(f"{split}/{target}/"): value for name, value in metrics.items()}
+        accuracy = Interval(own["recall_at_1"], own["recall_at_1_ci_low"], own["recall_at_1_ci_high"])
+        figures.rank_histogram(
+            folder / RANK_HISTOGRAM, ranks=ranks, candidates_n=candidates_n, target=target, accuracy=accuracy
+        )
+        hits = ranks.recall_at(1)
+        figures.bootstrap_distribution(
+            folder / BOOTSTRAP_DISTRIBUTION,
+            means=resample_clusters(hits, clusters, RESAMPLES, patient_stream(seed)),
+            accuracy=accuracy,
+            references={label: own[name] for name, label in REFERENCES.items() if name in own},
+            paper=None if bootstrap is None else resample_queries(hits, bootstrap, query_stream(seed)),
+        )
+    return Evaluation(
+        metrics=metrics,
+        artifacts=tuple(Artifact(directory / name, patient_level) for name, patient_level in PATIENT_LEVEL.items()),
+        table=table(metrics, split=split, target=target, query=query),
+    )
+
+
+def _write_ranks(path: Path, query_row: NDArray[np.int64], ranks: Ranks) -> None:
+    columns = {QUERY_ROW: query_row, "n_greater": ranks.n_greater, "n_tied": ranks.n_tied}
+    pd.DataFrame(columns).to_parquet(path, index=False)
+
+
+def _write_embeddings(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)

@@ -1,0 +1,148 @@
+"""Retrieved candidates beside the truth for a few queries. Shows single patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from numpy.typing import NDArray
+
+from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.store import Cohort
+from symile_clin.evaluation import style
+from symile_clin.evaluation.retrieval import Ranks, Scores
+from symile_clin.modalities.base import Modality
+
+Picture = NDArray[np.uint8]
+
+TOP = 5
+ROW_INCHES = 1.75
+HEADER_INCHES = 0.75
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """One candidate of a query.
+
+    Attributes:
+        score: the objective's.
+        is_true: whether it is the query's own.
+    """
+
+    picture: Picture
+    score: float
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query with what it retrieved.
+
+    Attributes:
+        query: pictures of the query modalities.
+        truth: picture of the query's own target.
+        place: where the truth stands, in words.
+        top: the best candidates, best first.
+    """
+
+    query: Mapping[str, Picture]
+    truth: Picture
+    place: str
+    top: Sequence[Retrieved]
+
+
+def choose_examples(
+    *,
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    lists: CandidateLists,
+    scores: Scores,
+    ranks: Ranks,
+    target: str,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Example]:
+    """Queries drawn at random, not picked, so that a reader sees what is usual."""
+
+    def picture(name: str, row: int) -> Picture:
+        modality = modalities[name]
+        arrays = {key: cohort.array(name, key).take(np.array([row]))[0] for key in modality.arrays}
+        columns = {str(column): value for column, value in cohort.samples.loc[row].items()}
+        return modality.render(arrays, columns)
+
+    examples = []
+    for query in rng.permutation(len(scores))[:count]:
+        shuffled = rng.permutation(scores.shape[1])  # level candidates in random order, not the true one first
+        best = shuffled[np.argsort(-scores[query, shuffled], kind="stable")][:TOP]
+        row, candidates = int(lists.query_row[query]), lists.candidate_rows[query]
+        examples.append(
+            Example(
+                query={name: picture(name, row) for name in modalities if name != target},
+                truth=picture(target, int(candidates[0])),
+                place=_place(int(ranks.n_greater[query]), int(ranks.n_tied[query]), scores.shape[1]),
+                top=[
+                    Retrieved(picture(target, int(candidates[i])), float(scores[query, i]), is_true=bool(i == 0))
+                    for i in best
+                ],
+            )
+        )
+    return examples
+
+
+def _place(n_greater: int, n_tied: int, candidates_n: int) -> str:
+    tied = f", level with {n_tied}" if n_tied else ""
+    return f"ranked {n_greater + 1} of {candidates_n}{tied}"
+
+
+def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
+    """One line per query: what was asked with, the truth, the best candidates with scores, the true one framed."""
+    names = list(examples[0].query)
+    top = max(len(example.top) for example in examples)
+    gap = 0.12
+    aspects = [_aspect([example.query[name] for example in examples]) for name in names]
+    target_aspect = _aspect([example.truth for example in examples])
+    widths = [*aspects, gap, target_aspect, gap, *[target_aspect] * top]
+    height = HEADER_INCHES + ROW_INCHES * len(examples)
+    with style.figure(path, width=ROW_INCHES * 0.86 * sum(widths) + 0.3, height=height) as figure:
+        figure.suptitle(f"Best {top} of the candidate {target} for queries drawn at random", x=0.01, ha="left")
+        grid = figure.add_gridspec(len(examples), len(widths), width_ratios=widths)
+
+        def cell(line: int, column: int, picture: Picture) -> Axes:
+            return _show(figure, grid[line, column], picture)
+
+        for line, example in enumerate(examples):
+            for column, name in enumerate(names):
+                axes = cell(line, column, example.query[name])
+                if line == 0:
+                    axes.set_title(f"query: {name}")
+            axes = cell(line, len(names) + 1, example.truth)
+            axes.set_xlabel(example.place, color=style.GREEN)
+            if line == 0:
+                axes.set_title("truth")
+            for place, found in enumerate(example.top):
+                axes = cell(line, len(names) + 3 + place, found.picture)
+                axes.set_xlabel(f"{found.score:.3g}" + ("  true" if found.is_true else ""))
+                if found.is_true:
+                    axes.xaxis.label.set(color=style.GREEN, fontweight="bold")
+                    axes.spines[:].set(visible=True, color=style.GREEN, linewidth=3.5)
+                if line == 0:
+                    axes.set_title(f"#{place + 1}")
+
+
+def _show(figure: Figure, place: SubplotSpec, picture: Picture) -> Axes:
+    axes = figure.add_subplot(place)
+    axes.imshow(picture, interpolation="antialiased")
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _aspect(pictures: Sequence[Picture]) -> float:
+    """Width over height that fits the widest of some pictures."""
+    return max(float(picture.shape[1] / picture.shape[0]) for picture in pictures)

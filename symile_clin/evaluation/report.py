@@ -1,0 +1,141 @@
+"""From ranks to the numbers of a report: estimates, intervals and chance, under their fixed names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symile_clin.evaluation.bootstrap import bootstrap_interval, resample_queries
+from symile_clin.evaluation.retrieval import Ranks, chance
+from symile_clin.rng import stream
+from symile_clin.schema import Split
+
+#: Metrics that are means over queries, and so have intervals: name -> value of each query.
+MEANS: Final[Mapping[str, Callable[[Ranks], NDArray[np.float64]]]] = {
+    "recall_at_1": lambda ranks: ranks.recall_at(1),
+    "recall_at_5": lambda ranks: ranks.recall_at(5),
+    "mrr": Ranks.reciprocal,
+    "mean_rank": Ranks.mid,
+}
+
+
+def retrieval_report(
+    *,
+    ranks: Ranks,
+    clusters: NDArray[Any],
+    candidates_n: int,
+    bootstrap: int | None,
+    seed: int,
+    split: Split,
+    target: str,
+) -> dict[str, float]:
+    """Metrics of the default protocol: `target` retrieved from all other modalities among `candidates_n` candidates.
+
+    Args:
+        clusters: (q,) the patient of each query.
+        bootstrap: B of the paper's resampling of queries; None leaves it out.
+
+    Returns:
+        `<split>/<target>/<metric>` for recall_at_1, recall_at_5, mrr, mean_rank (each with `_ci_low`, `_ci_high`,
+        `_chance`) and median_rank (with `_chance`). recall_at_1 also has `_n` queries, `_n_subjects` and, with
+        `bootstrap`, `_bootstrap_mean` and `_bootstrap_se`.
+
+    Raises:
+        CohortError: queries of fewer than two patients.
+    """
+    prefix = f"{split}/{target}/"
+    metrics: dict[str, float] = {}
+    for name, of in MEANS.items():
+        metrics |= {prefix + key: value for key, value in _mean(name, of, ranks, clusters, candidates_n, seed).items()}
+    metrics[f"{prefix}median_rank"] = float(np.median(ranks.mid()))
+    metrics[f"{prefix}median_rank_chance"] = float(chance(candidates_n).mid()[0])
+    metrics[f"{prefix}recall_at_1_n"] = float(len(ranks.n_greater))
+    metrics[f"{prefix}recall_at_1_n_subjects"] = float(len(np.unique(clusters)))
+    if bootstrap is not None:
+        accuracies = resample_queries(ranks.recall_at(1), bootstrap, query_stream(seed))
+        metrics[f"{prefix}recall_at_1_bootstrap_mean"] = float(accuracies.mean())
+        metrics[f"{prefix}recall_at_1_bootstrap_se"] = float(accuracies.std(ddof=1))
+    return metrics
+
+
+def other_subjects_report(
+    *,
+    ranks: Ranks,
+    clusters: NDArray[Any],
+    candidates_n: int,
+    seed: int,
+    split: Split,
+    target: str,
+    query: tuple[str, ...],
+) -> dict[str, float]:
+    """recall_at_1 over lists that hold no other sample of the query's own patient.
+
+    Returns:
+        `<split>/<target>/candidates_other_subjects/<query>/recall_at_1` with `_ci_low`, `_ci_high`, `_chance`, `_n`.
+    """
+    prefix = f"{split}/{target}/candidates_other_subjects/{'+'.join(sorted(query))}/"
+    values = _mean("recall_at_1", MEANS["recall_at_1"], ranks, clusters, candidates_n, seed)
+    return {prefix + key: value for key, value in {**values, "recall_at_1_n": float(len(ranks.n_greater))}.items()}
+
+
+def _mean(
+    name: str,
+    of: Callable[[Ranks], NDArray[np.float64]],
+    ranks: Ranks,
+    clusters: NDArray[Any],
+    candidates_n: int,
+    seed: int,
+) -> dict[str, float]:
+    interval = bootstrap_interval(of(ranks), clusters, rng=patient_stream(seed))
+    return {
+        name: interval.estimate,
+        f"{name}_ci_low": interval.low,
+        f"{name}_ci_high": interval.high,
+        f"{name}_chance": float(of(chance(candidates_n))[0]),
+    }
+
+
+def patient_stream(seed: int) -> np.random.Generator:
+    """The draws of patients, opened anew for every metric and figure, so that all are over the same resamples."""
+    return stream(seed, "bootstrap patients")
+
+
+def query_stream(seed: int) -> np.random.Generator:
+    """The draws of queries of the paper's way."""
+    return stream(seed, "bootstrap queries")
+
+
+def table(metrics: Mapping[str, float], *, split: Split, target: str, query: tuple[str, ...]) -> str:
+    """The report of one evaluation as lines for a terminal.
+
+    Args:
+        metrics: as in metrics.json.
+        query: modalities that the target was retrieved from.
+    """
+    own = {name.removeprefix(f"{split}/{target}/"): value for name, value in metrics.items()}
+    lines = [
+        f"{target} retrieved from {' + '.join(query)}, {split} split: {own['recall_at_1_n']:,.0f} queries "
+        f"of {own['recall_at_1_n_subjects']:,.0f} patients",
+        f"  {'':12} {'value':>7}   {'95 % interval':16} {'chance':>7}",
+    ]
+    for name in (*MEANS, "median_rank"):
+        interval = f"[{own[f'{name}_ci_low']:.3f}, {own[f'{name}_ci_high']:.3f}]" if name in MEANS else ""
+        lines.append(f"  {name:12} {own[name]:7.3f}   {interval:16} {own[f'{name}_chance']:7.3f}")
+    if "recall_at_1_ceiling" in own:
+        lines.append(
+            f"  a perfect model's recall_at_1 on these lists: {own['recall_at_1_ceiling']:.3f}; "
+            f"from pairs alone: {own['recall_at_1_ceiling_pairs']:.3f}"
+        )
+    for name, value in own.items():
+        if name.startswith("candidates_other_subjects/") and name.endswith("/recall_at_1"):
+            interval = f"[{own[f'{name}_ci_low']:.3f}, {own[f'{name}_ci_high']:.3f}]"
+            lines.append(f"  recall_at_1 without the patient's own other samples: {value:.3f}   {interval}")
+    if "recall_at_1_bootstrap_mean" in own:
+        lines.append(
+            f"  recall_at_1 the paper's way (queries resampled): mean {own['recall_at_1_bootstrap_mean']:.3f}, "
+            f"standard deviation {own['recall_at_1_bootstrap_se']:.3f}"
+        )
+    return "\n".join(lines)

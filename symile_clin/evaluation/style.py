@@ -1,0 +1,62 @@
+"""How the figures look: one set of sizes, and colours that a colour-blind person can tell apart (Okabe and Ito)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#E69F00"
+VERMILION: Final = "#D55E00"
+GREEN: Final = "#009E73"
+INK: Final = "#222222"
+GREY: Final = "#8A8A8A"
+PALE: Final = "#E8EDF2"
+
+_SETTINGS: Final[dict[Any, Any]] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": PALE,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+
+@contextmanager
+def figure(path: Path, *, width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches in the common style, saved to `path` as PNG when the block ends.
+
+    It is not one of pyplot's, so it neither needs a display nor stays open.
+    """
+    with mpl.rc_context(_SETTINGS):
+        made = Figure(figsize=(width, height), layout="constrained")
+        yield made
+        made.savefig(path, metadata={"Software": None})  # equal figures are equal bytes
+
+
+def label_line(axes: Axes, x: float, text: str, color: str, *, style: str = "-") -> None:
+    """A vertical line with an entry in the legend."""
+    axes.axvline(x, color=color, linestyle=style, linewidth=1.8, label=text)

@@ -1,0 +1,125 @@
+"""One evaluation from a cohort on disk to its files, with models whose results are known beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from torch import nn
+
+from symile_clin.data.store import Cohort
+from symile_clin.errors import TrainingError
+from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
+from symile_clin.progress import Quiet
+from tests.evaluation.small_cohort import Collapsed, ReadsSynergy, modalities, small_cohort
+from tests.evaluation.test_retrieval import Product
+
+RECALL = "test/blue/recall_at_1"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return small_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: int | None = 10) -> Evaluation:
+    return evaluate_split(
+        model=model,
+        objective=Product("l2"),
+        cohort=cohort,
+        modalities=modalities(),
+        split="test",
+        target="blue",
+        bootstrap=bootstrap,
+        seed=0,
+        batch_size=32,
+        device="cpu",
+        directory=directory,
+        progress=Quiet(),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return evaluated(cohort, tmp_path_factory.mktemp("run") / "eval" / "test", ReadsSynergy())
+
+
+def test_a_model_that_reads_the_planting_reaches_the_ceiling(evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
+    assert metrics[f"{RECALL}_ceiling_pairs"] < 0.4 < 0.6 < metrics[f"{RECALL}_ceiling"]
+    assert metrics[RECALL] == pytest.approx(metrics[f"{RECALL}_ceiling"], abs=0.02)
+    assert metrics[f"{RECALL}_ci_low"] < metrics[RECALL] < metrics[f"{RECALL}_ci_high"]
+
+
+def test_a_collapsed_model_scores_exactly_chance(cohort: Cohort, tmp_path: Path) -> None:
+    metrics = evaluated(cohort, tmp_path / "eval", Collapsed()).metrics
+    for name in ("recall_at_1", "recall_at_5", "mrr", "mean_rank", "median_rank"):
+        assert metrics[f"test/blue/{name}"] == pytest.approx(metrics[f"test/blue/{name}_chance"], abs=1e-12)
+    assert metrics[RECALL] == pytest.approx(0.1)
+    assert metrics[f"{RECALL}_ci_low"] == pytest.approx(0.1)
+
+
+def test_the_names_are_the_fixed_ones(evaluation: Evaluation) -> None:
+    suffixes = ("", "_ci_low", "_ci_high", "_chance", "_n", "_n_subjects", "_bootstrap_mean", "_bootstrap_se")
+    assert {f"{RECALL}{suffix}" for suffix in suffixes} <= set(evaluation.metrics)
+    elsewhere = "test/blue/candidates_other_subjects/green+red/recall_at_1"
+    assert {elsewhere, f"{elsewhere}_ci_low", f"{elsewhere}_ci_high", f"{elsewhere}_chance"} <= set(evaluation.metrics)
+    assert evaluation.metrics[f"{RECALL}_n"] == 120
+    assert evaluation.metrics[f"{RECALL}_n_subjects"] == 60
+
+
+def test_without_bootstrap_only_the_papers_figures_are_missing(cohort: Cohort, tmp_path: Path) -> None:
+    without = evaluated(cohort, tmp_path / "eval", ReadsSynergy(), bootstrap=None).metrics
+    full = evaluated(cohort, tmp_path / "eval", ReadsSynergy()).metrics
+    assert set(full) - set(without) == {f"{RECALL}_bootstrap_mean", f"{RECALL}_bootstrap_se"}
+    assert all(full[name] == value for name, value in without.items())
+
+
+def test_files_hold_the_same_and_no_ids(evaluation: Evaluation, cohort: Cohort) -> None:
+    folder = evaluation.artifacts[0].path.parent
+    assert {artifact.path.name for artifact in evaluation.artifacts} == {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "metrics.json").read_text()) == evaluation.metrics
+    ranks = pd.read_parquet(folder / "ranks.parquet")
+    assert list(ranks.columns) == ["query_row", "n_greater", "n_tied"]
+    recall = np.clip((1 - ranks.n_greater) / (ranks.n_tied + 1), 0, 1).mean()
+    assert recall == pytest.approx(evaluation.metrics[RECALL])
+    with np.load(folder / "embeddings.npz") as stored:
+        assert set(stored) == {"row", "blue", "red", "green"}
+        assert stored["blue"].dtype == np.float32
+        np.testing.assert_array_equal(stored["row"], cohort.rows("test"))
+
+
+def test_what_shows_patients_is_marked_and_private(evaluation: Evaluation) -> None:
+    marked = {artifact.path.name: artifact.patient_level for artifact in evaluation.artifacts}
+    assert {name for name, level in marked.items() if level} == {"ranks.parquet", "embeddings.npz", "gallery.png"}
+    for artifact in evaluation.artifacts:
+        assert artifact.patient_level <= (artifact.path.stat().st_mode & 0o077 == 0)
+
+
+def test_figures_are_drawn_and_equal_when_drawn_again(evaluation: Evaluation, cohort: Cohort, tmp_path: Path) -> None:
+    again = evaluated(cohort, tmp_path / "eval", ReadsSynergy())
+    for first, second in zip(evaluation.artifacts, again.artifacts, strict=True):
+        assert first.path.read_bytes() == second.path.read_bytes() or first.path.suffix == ".parquet"
+        if first.path.suffix == ".png":
+            assert imread(first.path)[:, :, :3].std() > 0.02
+
+
+def test_the_table_says_what_a_reader_needs(evaluation: Evaluation) -> None:
+    for words in ("blue retrieved from red + green", "120 queries of 60 patients", "95 % interval", "0.100", "pairs"):
+        assert words in evaluation.table
+
+
+def test_diverged_weights_leave_the_old_results_alone(cohort: Cohort, tmp_path: Path) -> None:
+    class Diverged(Collapsed):
+        def forward(self, inputs):  # type: ignore[no-untyped-def]
+            return {name: tensor * float("nan") for name, tensor in super().forward(inputs).items()}
+
+    evaluated(cohort, tmp_path / "eval", ReadsSynergy())
+    before = (tmp_path / "eval" / "metrics.json").read_bytes()
+    with pytest.raises(TrainingError, match="not finite"):
+        evaluated(cohort, tmp_path / "eval", Diverged())
+    assert (tmp_path / "eval" / "metrics.json").read_bytes() == before
