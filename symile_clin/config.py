@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from symile_clin.modalities.base import EncoderOptions, Modality
-from symile_clin.objectives.registry import OBJECTIVES, build_objective
+from symile_clin.objectives.registry import OBJECTIVES
 from symile_clin.strict import (
     Strict,
     apply_overrides,
@@ -163,20 +163,8 @@ def _options(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _objective_problems(objective: object) -> list[str]:
     if not isinstance(objective, Mapping):
         return []  # already reported by the model above
-    name = objective.get("name")
+    name = str(objective.get("name"))
     if name not in OBJECTIVES:
-        return [f"'objective.name': no objective '{name}' ({nearest(str(name), OBJECTIVES)})"]
+        return [f"'objective.name': no objective '{name}' ({nearest(name, OBJECTIVES)})"]
     options = {key: value for key, value in objective.items() if key != "name"}
     return problems(OBJECTIVES[name].Options, options, at="objective")
-
-
-__all__ = [
-    "ModelConfig",
-    "RunConfig",
-    "TrainingConfig",
-    "build_objective",
-    "encoder_options",
-    "flatten",
-    "load_config",
-    "resolve_config",
-]

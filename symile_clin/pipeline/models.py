@@ -15,8 +15,13 @@ from symile_clin.objectives.registry import build_objective
 from symile_clin.rng import seed_of
 
 
-def build_model(config: RunConfig, modalities: Mapping[str, Modality]) -> tuple[MultimodalEncoder, Objective]:
+def build_model(
+    config: RunConfig, modalities: Mapping[str, Modality], *, pretrained: bool
+) -> tuple[MultimodalEncoder, Objective]:
     """A freshly initialised model and objective, the same for the same config and seed.
+
+    Args:
+        pretrained: start encoders from the weights the config names; false for a model that a checkpoint will fill.
 
     Raises:
         ConfigError: pretrained weights that cannot be had.
@@ -26,6 +31,8 @@ def build_model(config: RunConfig, modalities: Mapping[str, Modality]) -> tuple[
     )
     dim, scale = config.model.dim, config.model.logit_scale_init
     options = encoder_options(config, modalities)
+    if not pretrained:
+        options = {name: one.blank() for name, one in options.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "init"))
         model = MultimodalEncoder(

@@ -108,7 +108,9 @@ def train(
     done = _equal_run(root, name, config, opened)
     if done is not None:
         done.touch()
-        progress.say(f"Run {done.path} has these settings and this cohort already: nothing to train (--name trains anew).")
+        progress.say(
+            f"Run {done.path} has these settings and this cohort already: nothing to train (--name trains anew)."
+        )
         return _result(done, opened, skipped=True)
 
     directory = new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}")
@@ -176,7 +178,7 @@ def _fit(
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
-    model, objective = build_model(config, modalities)
+    model, objective = build_model(config, modalities, pretrained=True)
     return fit(
         model=model,
         objective=objective,

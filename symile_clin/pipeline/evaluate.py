@@ -1,0 +1,178 @@
+"""`symile-clin eval`: a run in, zero-shot retrieval with intervals out, beside the run and in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symile_clin.config import resolve_config
+from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.errors import NotFoundError
+from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
+from symile_clin.modalities.registry import modalities_of
+from symile_clin.pipeline.models import build_model, choose_device
+from symile_clin.pipeline.runs import Run, check_fit, open_run
+from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.progress import Progress
+from symile_clin.schema import BEST, CHECKPOINTS_DIR, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
+from symile_clin.tracking import add_results
+from symile_clin.training.checkpoint import load_weights
+
+#: Samples encoded at once; it changes the speed and nothing else.
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """A finished evaluation.
+
+    Attributes:
+        metrics: as in metrics.json of `directory`.
+        table: the same for a terminal.
+    """
+
+    run: str
+    objective: str
+    directory: Path
+    metrics: Mapping[str, float]
+    table: str
+
+    def text(self) -> str:
+        """The retrieval table and where the figures are."""
+        return f"{self.table}\nRun {self.run} ({self.objective}); figures and ranks in {self.directory}"
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "run": self.run,
+            "objective": self.objective,
+            "directory": str(self.directory),
+            "metrics": dict(self.metrics),
+        }
+
+
+def evaluate(
+    *,
+    run: str | None = None,
+    cohort: Path | None = None,
+    split: Split = "test",
+    bootstrap: int | None = None,
+    device: str = "auto",
+    tracking_uri: str | None = TRACKING_URI,
+    log_patient_level: bool = False,
+    progress: Progress,
+) -> EvalResult:
+    """Measure how well a run's best checkpoint retrieves the cohort's target.
+
+    Args:
+        run: a run's name or directory; None takes the one that finished last.
+        cohort: a cohort directory; None takes the one the run was trained on.
+        bootstrap: B of the paper's resampling of queries, beside the interval that is always there.
+        device: "auto", "cpu", "cuda", ...
+        tracking_uri: MLflow store; None records nothing.
+        log_patient_level: also send patient-level artefacts of real patients.
+
+    Raises:
+        NotFoundError: no finished run, or its cohort is gone.
+        MismatchError: a checkpoint that does not fit the cohort.
+        TrainingError: embeddings that are not finite.
+    """
+    opened = open_run(Path(RUNS_ROOT), run)
+    data = _cohort_of(opened, cohort)
+    modalities = modalities_of(data.spec)
+    check_fit(opened, data, modalities)
+    config = resolve_config(opened.config, source=f"the config of run '{opened.name}'", modalities=modalities)
+    chosen = choose_device(device)
+    model, objective = build_model(config, modalities, pretrained=False)
+    load_weights(opened.path / CHECKPOINTS_DIR / BEST, model=model, objective=objective)
+    progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {chosen}.")
+    trained_here = data.hash == opened.manifest["cohort"]["hash"]
+    directory = opened.path / EVAL_DIR / (split if trained_here else f"{data.name}-{split}")
+    evaluation = evaluate_split(
+        model=model.to(chosen),
+        objective=objective,
+        cohort=data,
+        modalities=modalities,
+        split=split,
+        target=str(data.spec["candidates"]["target"]),
+        bootstrap=bootstrap,
+        seed=config.seed,
+        batch_size=BATCH_SIZE,
+        device=chosen,
+        directory=directory,
+        progress=progress,
+    )
+    if tracking_uri is not None:
+        _track(
+            run=opened,
+            cohort=data,
+            evaluation=evaluation,
+            tracking_uri=tracking_uri,
+            split=split,
+            trained_here=trained_here,
+            device=chosen.type,
+            log_patient_level=log_patient_level,
+            progress=progress,
+        )
+    return EvalResult(
+        run=opened.name,
+        objective=config.objective["name"],
+        directory=directory,
+        metrics=evaluation.metrics,
+        table=evaluation.table,
+    )
+
+
+def _cohort_of(run: Run, cohort: Path | None) -> Cohort:
+    if cohort is not None:
+        return open_cohort(cohort)
+    path = Path(run.manifest["cohort"]["path"])
+    try:
+        data = open_cohort(path)
+    except NotFoundError:
+        raise NotFoundError(
+            f"the cohort of run '{run.name}' is no longer in {path}", remedy="Name a cohort with --cohort"
+        ) from None
+    return data
+
+
+def _track(
+    *,
+    run: Run,
+    cohort: Cohort,
+    evaluation: Evaluation,
+    tracking_uri: str,
+    split: str,
+    trained_here: bool,
+    device: str,
+    log_patient_level: bool,
+    progress: Progress,
+) -> None:
+    """A child run of the training run; on the training cohort the results go onto the training run itself, too."""
+    tracker = open_tracker(
+        tracking_uri,
+        kind="eval",
+        run_name=f"{run.name}-eval-{split}",
+        cohort_name=cohort.name,
+        cohort_hash=cohort.hash,
+        synthetic=cohort.synthetic,
+        log_patient_level=log_patient_level,
+        tags={"objective": run.config["objective"]["name"], "split": split, "device": device},
+        parent_run_id=run.tracked_as,
+        progress=progress,
+    )
+    tracker.metrics(evaluation.metrics)
+    for artifact in evaluation.artifacts:
+        tracker.artifact(artifact.path, patient_level=artifact.patient_level)
+    tracker.finish()
+    if run.tracked_as is not None and trained_here:
+        add_results(
+            uri=tracking_uri,
+            run_id=run.tracked_as,
+            metrics=evaluation.metrics,
+            artifacts=evaluation.artifacts,
+            allow_patient_level=cohort.synthetic or log_patient_level,
+            progress=progress,
+        )
