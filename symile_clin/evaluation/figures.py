@@ -20,17 +20,18 @@ def rank_histogram(path: Path, *, ranks: Ranks, candidates_n: int, target: str, 
     positions = np.arange(1, candidates_n + 1)
     with style.figure(path, width=6.4, height=3.8) as figure:
         axes = figure.add_subplot()
-        colors = [style.BLUE, *[style.ORANGE] * (candidates_n - 1)]
+        colors = [style.BLUE, *[style.LIGHT_BLUE] * (candidates_n - 1)]
         axes.bar(positions, share, width=0.82, color=colors)
         axes.axhline(1 / candidates_n, color=style.INK, linestyle="--", linewidth=1.2)
         axes.text(candidates_n + 0.5, 1 / candidates_n, " chance", va="center", ha="left", fontsize=9)
-        text = f"{accuracy.estimate:.1%}  [{accuracy.low:.1%}, {accuracy.high:.1%}]"
-        axes.text(0.65, share[0], text, va="bottom", ha="left", fontsize=9, color=style.BLUE)
-        axes.set_title(f"Where the true {target} ranks among {candidates_n} ({len(ranks.n_greater):,} queries)")
+        axes.set_title(
+            f"Rank of the true {target} among {candidates_n} candidates, {len(ranks.n_greater):,} queries\n"
+            f"recall at 1: {accuracy.estimate:.3f}, 95 % interval [{accuracy.low:.3f}, {accuracy.high:.3f}]"
+        )
         axes.set_xlabel("rank")
         axes.set_ylabel("share of queries")
         axes.set_xlim(0.4, candidates_n + 0.5)
-        axes.set_ylim(0, max(share[0], share.max(), 1 / candidates_n) * 1.12)
+        axes.set_ylim(0, share.max() * 1.08)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
@@ -62,7 +63,7 @@ def bootstrap_distribution(
     lines = zip((style.GREY, style.VERMILION, style.GREEN), ("--", "-.", ":"), references.items(), strict=False)
     with style.figure(path, width=6.4, height=3.8) as figure:
         axes = figure.add_subplot()
-        counts, _, _ = axes.hist(means, bins=40, color=style.BLUE, alpha=0.75)
+        counts, _, _ = axes.hist(means, bins=30, color=style.BLUE, alpha=0.75)
         axes.axvspan(accuracy.low, accuracy.high, color=style.PALE, zorder=0)
         interval = f"{accuracy.estimate:.3f}, 95 % interval [{accuracy.low:.3f}, {accuracy.high:.3f}]"
         style.label_line(axes, accuracy.estimate, interval, style.BLUE)

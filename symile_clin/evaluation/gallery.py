@@ -109,7 +109,8 @@ def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
     widths = [*aspects, gap, target_aspect, gap, *[target_aspect] * top]
     height = HEADER_INCHES + ROW_INCHES * len(examples)
     with style.figure(path, width=ROW_INCHES * 0.86 * sum(widths) + 0.3, height=height) as figure:
-        figure.suptitle(f"Best {top} of the candidate {target} for queries drawn at random", x=0.01, ha="left")
+        title = f"The {top} best candidates ({target}) for {len(examples)} queries drawn at random, with their scores"
+        figure.suptitle(title, x=0.004, ha="left", fontweight="bold", fontsize=13)
         grid = figure.add_gridspec(len(examples), len(widths), width_ratios=widths)
 
         def cell(line: int, column: int, picture: Picture) -> Axes:
@@ -137,6 +138,7 @@ def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
 def _show(figure: Figure, place: SubplotSpec, picture: Picture) -> Axes:
     axes = figure.add_subplot(place)
     axes.imshow(picture, interpolation="antialiased")
+    axes.set_anchor("N")  # pictures of one line hang from one height, whatever their shape
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE: Final = "#0072B2"
-ORANGE: Final = "#E69F00"
+LIGHT_BLUE: Final = "#A9CCE3"  # BLUE lightened
 VERMILION: Final = "#D55E00"
 GREEN: Final = "#009E73"
 INK: Final = "#222222"
