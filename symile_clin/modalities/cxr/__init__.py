@@ -1,0 +1,207 @@
+"""Chest X-rays of MIMIC-CXR-JPG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from symile_clin.modalities.base import (
+    Arrays,
+    ArraySpec,
+    EncoderOptions,
+    Modality,
+    Reason,
+    Refusal,
+    RoomOptions,
+    Row,
+    Summary,
+    SyntheticOptions,
+    SyntheticPatient,
+    TableRows,
+    Tables,
+)
+from symile_clin.modalities.cxr import encoder_options, synthetic
+from symile_clin.modalities.cxr.labels import FINDING_NAMES
+from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, METADATA
+from symile_clin.sources import paths
+from symile_clin.sources.tables import TableSpec
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+    from torch import Tensor, nn
+
+
+class CxrOptions(RoomOptions):
+    """Keys of an X-ray modality in a cohort spec.
+
+    Attributes:
+        views: exact ViewPosition values that may be taken.
+        labelled: "chosen" drops a sample whose chosen study has no CheXpert row (the paper's rule), "candidates" lets
+            only images of labelled studies be chosen, "ignore" does not ask.
+        short_side: pixels of the stored picture's short side, and of the square that encoders see.
+        long_side: cap of its long side; centre-cropped beyond.
+    """
+
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = ("AP", "PA")
+    labelled: Literal["chosen", "candidates", "ignore"] = "chosen"
+    short_side: Annotated[int, Field(ge=16, le=2048)] = 320
+    long_side: Annotated[int, Field(ge=16, le=4096)] = 400
+
+    @model_validator(mode="after")
+    def _long_is_longer(self) -> CxrOptions:
+        if self.long_side < self.short_side:
+            raise ValueError("'long_side' is less than 'short_side'")
+        return self
+
+
+@final
+class CXR(Modality):
+    """One chest X-ray per sample: a grey picture in the top left corner of a square, with its valid size as columns."""
+
+    room: ClassVar[str] = "cxr"
+    Options: ClassVar[type[RoomOptions]] = CxrOptions
+    Encoder: ClassVar[type[EncoderOptions]] = encoder_options.Options
+    tables: ClassVar[tuple[TableSpec, ...]] = (METADATA, CHEXPERT)
+    synthetic_only: ClassVar[tuple[TableSpec, ...]] = (DICOM_RECORDS, DICOM_STUDIES)
+    synthetic_factors: ClassVar[int] = synthetic.FACTORS
+    options: CxrOptions
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Ids, time, view, path, the 14 CheXpert findings, and the picture's valid size."""
+        own = {
+            "dicom_id": "string", "study_id": "Int64", "time": "datetime64[us]", "view": "string", "path": "string",
+        }  # fmt: skip
+        return {
+            **{f"{self.name}_{column}": dtype for column, dtype in own.items()},
+            **dict.fromkeys(self._findings, "float64"),
+            **dict.fromkeys(self.input_columns, "Int64"),
+        }
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Valid height and width, for the crops."""
+        return (f"{self.name}_height", f"{self.name}_width")
+
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """`image` (1, long side, long side): portrait and landscape both fit."""
+        return {"image": ArraySpec("uint8", (1, self.options.long_side, self.options.long_side))}
+
+    @property
+    def _findings(self) -> tuple[str, ...]:
+        prefix = "chexpert" if self.name == self.room else f"{self.name}_chexpert"
+        return tuple(f"{prefix}_{name}" for name in FINDING_NAMES.values())
+
+    # --- cohort ---
+
+    def events(self, tables: Tables) -> ir.Table:
+        """Every image; of the wrong view, without a valid time or (if asked for) a label: not eligible."""
+        from symile_clin.modalities.cxr.events import xray_events
+
+        return xray_events(
+            tables.table(METADATA.name),
+            tables.table(CHEXPERT.name),
+            views=self.options.views,
+            only_labelled=self.options.labelled == "candidates",
+        )
+
+    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+        """A missing file is no candidate; only then is the chosen study looked up in CheXpert."""
+        path = paths.inside(source, row["path"])
+        if path is None:
+            return Refusal(Reason.OUTSIDE)
+        if not path.is_file():
+            return Refusal(Reason.MISSING)
+        if self.options.labelled == "chosen" and not row["labelled"]:
+            return Refusal(Reason.UNLABELLED, "the chosen study is not in CheXpert", then="drop")
+        return None
+
+    def read(self, row: Row, source: Path) -> dict[str, NDArray[Any]] | Refusal:
+        """The picture, and its valid height and width."""
+        from symile_clin.modalities.cxr.preprocess import read_xray
+
+        path = paths.inside(source, row["path"])
+        if path is None:
+            return Refusal(Reason.OUTSIDE, then="drop")
+        picture = read_xray(path, short_side=self.options.short_side, long_side=self.options.long_side)
+        if isinstance(picture, Refusal):
+            return replace(picture, then="drop")
+        height, width = picture.shape
+        image = self.placeholder()["image"]
+        image[0, :height, :width] = picture
+        sizes = {column: np.array(size) for column, size in zip(self.input_columns, (height, width), strict=True)}
+        return {"image": image, **sizes}
+
+    def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
+        """Ids, time, view, path and labels of the chosen images."""
+        names = {"dicom_id": "dicom_id", "study_id": "study_id", "event_time": "time", "view": "view", "path": "path"}
+        renamed = {column: f"{self.name}_{name}" for column, name in names.items()}
+        renamed |= dict(zip(FINDING_NAMES.values(), self._findings, strict=True))
+        return chosen.set_index("sample_id")[list(renamed)].rename(columns=renamed)
+
+    def fit(self, train: pd.DataFrame) -> dict[str, Any]:  # noqa: ARG002  part of the contract
+        """Nothing is fitted."""
+        return {}
+
+    def transform(
+        self,
+        samples: pd.DataFrame,
+        state: Mapping[str, Any],  # noqa: ARG002  part of the contract
+    ) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
+        """Nothing is left to do."""
+        return samples, {}
+
+    def placeholder(self) -> dict[str, NDArray[Any]]:
+        """A black square."""
+        return {name: np.zeros(spec.shape, spec.dtype) for name, spec in self.arrays.items()}
+
+    def summaries(self, samples: pd.DataFrame) -> list[Summary]:
+        """Images per view, and the share of samples in which each finding is positive."""
+        views = samples[f"{self.name}_view"].value_counts().sort_index()
+        positive = {finding: float((samples[column] == 1).mean())
+                    for finding, column in zip(FINDING_NAMES, self._findings, strict=True)}  # fmt: skip
+        return [
+            Summary(f"{self.name}: images per view", {str(view): float(n) for view, n in views.items()}),
+            Summary(f"{self.name}: share of samples with the CheXpert finding", positive),
+        ]
+
+    # --- synthetic patients ---
+
+    def write_synthetic(
+        self, patient: SyntheticPatient, source: Path, rng: np.random.Generator, options: SyntheticOptions
+    ) -> TableRows:
+        """A chest phantom per study, and its rows of metadata and CheXpert."""
+        return synthetic.write(patient, source, rng, options, name=self.name)
+
+    def synthetic_tables(self) -> TableRows:
+        """None: MIMIC-CXR has no dictionaries."""
+        return synthetic.static_tables()
+
+    # --- training and pictures ---
+
+    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:
+        """(b, 3, short side, short side), cropped at random with `rng`, in the centre without."""
+        from symile_clin.modalities.cxr.encoder import to_input
+
+        height, width = (arrays[column] for column in self.input_columns)
+        return to_input(arrays["image"], height=height, width=width, side=self.options.short_side, rng=rng)
+
+    def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
+        """(b, 3, short side, short side) to (b, dim)."""
+        from symile_clin.modalities.cxr.encoder import build
+
+        return build(dim, options)
+
+    def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
+        """The valid part of the picture, grey as RGB."""
+        height, width = (int(row[column]) for column in self.input_columns)
+        grey = arrays["image"][0, :height, :width]
+        return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)

@@ -1,0 +1,160 @@
+"""12-lead ECGs of MIMIC-IV-ECG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symile_clin.modalities.base import (
+    Arrays,
+    ArraySpec,
+    EncoderOptions,
+    Modality,
+    Reason,
+    Refusal,
+    RoomOptions,
+    Row,
+    Summary,
+    SyntheticOptions,
+    SyntheticPatient,
+    TableRows,
+    Tables,
+)
+from symile_clin.modalities.ecg import encoder_options, synthetic
+from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES, Ecg, read_ecg
+from symile_clin.modalities.ecg.tables import RECORDS
+from symile_clin.sources import paths
+from symile_clin.sources.tables import TableSpec
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+    from torch import Tensor, nn
+
+
+class EcgOptions(RoomOptions):
+    """An ECG modality has no keys of its own."""
+
+
+@final
+class ECG(Modality):
+    """One 12-lead ECG per sample, kept as the raw integers of its record."""
+
+    room: ClassVar[str] = "ecg"
+    Options: ClassVar[type[RoomOptions]] = EcgOptions
+    Encoder: ClassVar[type[EncoderOptions]] = encoder_options.Options
+    tables: ClassVar[tuple[TableSpec, ...]] = (RECORDS,)
+    synthetic_factors: ClassVar[int] = synthetic.FACTORS
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Study, time and path of the record, and how raw values become mV: (raw − baseline) / gain."""
+        own = {
+            "study_id": "Int64", "time": "datetime64[us]", "path": "string", "gain": "float64", "baseline": "Int64",
+        }  # fmt: skip
+        return {f"{self.name}_{column}": dtype for column, dtype in own.items()}
+
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """`signal` (5000, 12): 10 s at 500 Hz."""
+        return {"signal": ArraySpec("int16", (SAMPLES, len(LEADS)))}
+
+    # --- cohort ---
+
+    def events(self, tables: Tables) -> ir.Table:
+        """Every record of the list."""
+        from symile_clin.modalities.ecg.events import ecg_events
+
+        return ecg_events(tables.table(RECORDS.name))
+
+    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+        """A record that cannot be used in full is no candidate: the next one is taken."""
+        ecg = self._open(row, source)
+        return ecg if isinstance(ecg, Refusal) else None
+
+    def read(self, row: Row, source: Path) -> dict[str, NDArray[Any]] | Refusal:
+        """The raw signal, its gain and its baseline."""
+        ecg = self._open(row, source)
+        if isinstance(ecg, Refusal):
+            return ecg
+        return {
+            "signal": ecg.signal,
+            f"{self.name}_gain": np.array(ecg.gain),
+            f"{self.name}_baseline": np.array(ecg.baseline),
+        }
+
+    def _open(self, row: Row, source: Path) -> Ecg | Refusal:
+        # the record has two files, either of which may be a link
+        files = [paths.inside(source, f"{row['path']}{extension}") for extension in (".hea", ".dat")]
+        if None in files:
+            return Refusal(Reason.OUTSIDE)
+        return read_ecg(source / row["path"])
+
+    def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
+        """Study, time and path of the chosen records."""
+        names = {"study_id": "study_id", "event_time": "time", "path": "path"}
+        renamed = {column: f"{self.name}_{name}" for column, name in names.items()}
+        return chosen.set_index("sample_id")[list(renamed)].rename(columns=renamed)
+
+    def fit(self, train: pd.DataFrame) -> dict[str, Any]:  # noqa: ARG002  part of the contract
+        """Nothing is fitted."""
+        return {}
+
+    def transform(
+        self,
+        samples: pd.DataFrame,
+        state: Mapping[str, Any],  # noqa: ARG002  part of the contract
+    ) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
+        """Nothing is left to do."""
+        return samples, {}
+
+    def placeholder(self) -> dict[str, NDArray[Any]]:
+        """A flat line."""
+        return {name: np.zeros(spec.shape, spec.dtype) for name, spec in self.arrays.items()}
+
+    def summaries(self, samples: pd.DataFrame) -> list[Summary]:
+        """When the ECG was taken: hours from the index time."""
+        hours = (samples[f"{self.name}_time"] - samples["index_time"]).dt.total_seconds() / 3600
+        quartiles = {"first quarter": 0.25, "median": 0.5, "last quarter": 0.75}
+        return [
+            Summary(
+                f"{self.name}: hours from index time", {name: float(hours.quantile(q)) for name, q in quartiles.items()}
+            )
+        ]
+
+    # --- synthetic patients ---
+
+    def write_synthetic(
+        self, patient: SyntheticPatient, source: Path, rng: np.random.Generator, options: SyntheticOptions
+    ) -> TableRows:
+        """WFDB records in MIMIC's form, and their rows of the record list."""
+        return synthetic.write(patient, source, rng, options, name=self.name)
+
+    def synthetic_tables(self) -> TableRows:
+        """None: MIMIC-IV-ECG has no dictionaries."""
+        return synthetic.static_tables()
+
+    # --- training and pictures ---
+
+    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:  # noqa: ARG002  not augmented
+        """(b, 1, 5000, 12) in [−1, 1]."""
+        from symile_clin.modalities.ecg.encoder import to_input
+
+        return to_input(arrays["signal"])
+
+    def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
+        """(b, 1, 5000, 12) to (b, dim)."""
+        from symile_clin.modalities.ecg.encoder import build
+
+        return build(dim, options)
+
+    def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
+        """A 12-lead sheet at 25 mm/s and 10 mm/mV."""
+        from symile_clin.modalities.ecg.sheet import draw_sheet
+
+        gain, baseline = float(row[f"{self.name}_gain"]), float(row[f"{self.name}_baseline"])
+        return draw_sheet((arrays["signal"].astype(np.float64) - baseline) / gain)

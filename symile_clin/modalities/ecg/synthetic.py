@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import wfdb
 from numpy.typing import NDArray
 
 from symile_clin.modalities.base import SyntheticOptions, SyntheticPatient, TableRows
@@ -106,6 +105,8 @@ def _write_record(folder: Path, study: str, time: datetime, signal: NDArray[np.i
     `wfdb.wrsamp` would write the same bytes, but works out at every record again which header fields there are,
     which takes four times as long as writing them.
     """
+    import wfdb  # slow to import, and only needed here
+
     folder.mkdir(parents=True, exist_ok=True)
     leads = len(LEADS)
     record = wfdb.Record(

@@ -1,0 +1,153 @@
+"""From sources to samples: join, narrow, choose, read. What needs to know the splits comes later, in `data`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from symile_clin.cohort.attrition import Attrition
+from symile_clin.cohort.choose import Chooser, Chosen
+from symile_clin.cohort.index import index_events
+from symile_clin.cohort.reading import allocate, read_chosen
+from symile_clin.cohort.spec import CohortSpec
+from symile_clin.cohort.workers import Workers
+from symile_clin.errors import CohortError
+from symile_clin.modalities.base import Modality
+from symile_clin.progress import Progress
+from symile_clin.schema import ARRAYS_DIR, INDEX_TIME, SAMPLE_ID, present_column
+from symile_clin.sources.catalog import Catalog
+
+NO_INDEX_TIME = "no index time"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Every sample that qualifies, before splits.
+
+    Attributes:
+        index: every index event, the samples' among them.
+        samples: one row per sample: index columns, each modality's columns and whether it is present.
+        slots: (n,) row of each sample in the arrays.
+        arrays: folder of each modality's arrays that came from files.
+        chosen: the events that samples take, by modality.
+        attrition: where all others went.
+    """
+
+    index: pd.DataFrame
+    samples: pd.DataFrame
+    slots: np.ndarray[tuple[int], np.dtype[np.int64]]
+    arrays: Mapping[str, Path]
+    chosen: Mapping[str, pd.DataFrame]
+    attrition: Attrition
+
+
+def assemble(
+    spec: CohortSpec,
+    modalities: Mapping[str, Modality],
+    *,
+    catalog: Catalog,
+    scratch: Path,
+    workers: Workers,
+    progress: Progress,
+) -> Assembled:
+    """Find the samples of a cohort and read their files.
+
+    Modalities narrow the samples in the spec's order, so that each is joined only with what the ones before left, and
+    files are read only once all modalities have been chosen.
+
+    Args:
+        scratch: an empty folder for the arrays.
+
+    Raises:
+        SourceError: a table is not there or not what its format says.
+        CohortError: no sample is left; the message shows where they went.
+    """
+    index = index_events(catalog)
+    attrition = Attrition(index)
+    attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
+    chosen: dict[str, Chosen] = {}
+    choosers: dict[str, Chooser] = {}
+    # the required ones narrow the samples, so they come first
+    for name in sorted(modalities, key=lambda name: name not in spec.require):
+        modality = modalities[name]
+        choosers[name] = Chooser(
+            modality,
+            spec.modalities[name],
+            catalog=catalog,
+            source=_source(modality, catalog),
+            samples=attrition.samples,
+            attrition=attrition,
+            workers=workers,
+        )
+        chosen[name] = choosers[name].first()
+        if name in spec.require:
+            attrition.leave(name, chosen[name].reasons)
+            _refuse_empty(attrition)
+        progress.say(f"  {name}: {len(attrition.samples):,} samples left.")
+    slots = {sample: slot for slot, sample in enumerate(attrition.samples[SAMPLE_ID])}
+    for name, modality in modalities.items():
+        if not modality.reads_files:
+            continue
+        folder = scratch / ARRAYS_DIR / name
+        allocate(modality, folder, len(slots))
+        chosen[name] = read_chosen(
+            modality,
+            _only(chosen[name], attrition),
+            choosers[name],
+            source=_source(modality, catalog),
+            folder=folder,
+            slots=slots,
+            on_unreadable=spec.on_unreadable,
+            attrition=attrition,
+            workers=workers,
+            progress=progress,
+        )
+        if name in spec.require:
+            attrition.leave(f"{name} file", chosen[name].reasons)
+            _refuse_empty(attrition)
+    samples = attrition.samples.reset_index(drop=True)
+    for name, modality in modalities.items():
+        samples = _with_columns(samples, modality, chosen[name].events)
+    return Assembled(
+        index=index,
+        samples=samples.copy(),  # in one piece again after the joins
+        slots=samples[SAMPLE_ID].map(slots).to_numpy(dtype=np.int64),
+        arrays={name: scratch / ARRAYS_DIR / name for name, modality in modalities.items() if modality.reads_files},
+        chosen={name: one.events for name, one in chosen.items()},
+        attrition=attrition,
+    )
+
+
+def _with_columns(samples: pd.DataFrame, modality: Modality, events: pd.DataFrame) -> pd.DataFrame:
+    """Samples with the modality's columns, null where it is absent."""
+    events = events[events[SAMPLE_ID].isin(samples[SAMPLE_ID])]
+    own = modality.collect(events)
+    scalars = [column for column in modality.columns if column in events.columns]
+    if scalars:
+        own = own.join(events.set_index(SAMPLE_ID)[scalars])
+    own = own.reindex(index=samples[SAMPLE_ID], columns=list(modality.columns)).reset_index(drop=True)
+    own = own.astype(dict(modality.columns))
+    present = samples[SAMPLE_ID].isin(events[SAMPLE_ID]).rename(present_column(modality.name))
+    return pd.concat([samples, own, present], axis="columns")
+
+
+def _only(chosen: Chosen, attrition: Attrition) -> Chosen:
+    """What is chosen for samples that are still in."""
+    events = chosen.events[chosen.events[SAMPLE_ID].isin(attrition.samples[SAMPLE_ID])]
+    return Chosen(events.reset_index(drop=True), {})
+
+
+def _source(modality: Modality, catalog: Catalog) -> Path:
+    return catalog.root(modality.tables[0].source)
+
+
+def _refuse_empty(attrition: Attrition) -> None:
+    if attrition.samples.empty:
+        raise CohortError(
+            f"the cohort is empty: {attrition.in_one_line()}",
+            remedy="Check that the sources belong together, or widen the windows of the spec",
+        )

@@ -1,0 +1,135 @@
+"""Which event of its window each sample takes: down the ranks, until one is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import ibis
+import pandas as pd
+
+from symile_clin.cohort.attrition import Attrition
+from symile_clin.cohort.opening import ask_valid
+from symile_clin.cohort.spec import ModalitySpec
+from symile_clin.cohort.window import RANK, rank_events
+from symile_clin.cohort.workers import Workers
+from symile_clin.modalities.base import Modality, Refusal
+from symile_clin.schema import INDEX_TIME, KEY, SAMPLE_ID, SUBJECT_ID
+from symile_clin.sources.catalog import Catalog
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+NO_EVENT: Final = "no event in the window"
+
+
+@dataclass
+class Chosen:
+    """The events that samples take of one modality.
+
+    Attributes:
+        events: one row per sample (and key): sample_id, event columns and payload.
+        reasons: why other samples take none, by sample_id.
+    """
+
+    events: pd.DataFrame
+    reasons: dict[str, str]
+
+
+class Chooser:
+    """Takes events of one modality for the samples that are still in.
+
+    The interval join runs once, in the engine; events come out rank by rank, only for samples that still need one.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        spec: ModalitySpec,
+        *,
+        catalog: Catalog,
+        source: Path,
+        samples: pd.DataFrame,
+        attrition: Attrition,
+        workers: Workers,
+    ) -> None:
+        self._modality, self._catalog, self._source = modality, catalog, source
+        self._attrition, self._workers = attrition, workers
+        self._samples = samples[SAMPLE_ID].tolist()
+        events = modality.events(catalog)
+        events = events.filter(events.eligible).drop("eligible", "ineligible_reason")
+        window = spec.window
+        ranked = rank_events(
+            index_table(samples),
+            events,
+            start=window.start,
+            end=window.end,
+            include_start=window.include_start,
+            include_end=window.include_end,
+            take=spec.take,
+        )
+        self._ranked: ir.Table = catalog.keep(f"ranked_{modality.name}", ranked)
+
+    def first(self) -> Chosen:
+        """The first valid event of every sample (and key)."""
+        chosen = self._down_from(1, None)
+        taken = set(chosen.events[SAMPLE_ID])
+        reasons = dict.fromkeys(self._samples, NO_EVENT) | chosen.reasons
+        return Chosen(chosen.events, {sample: why for sample, why in reasons.items() if sample not in taken})
+
+    def after(self, rejected: pd.DataFrame) -> Chosen:
+        """The next valid event after each of `rejected`, which `first` or `after` gave."""
+        ranks = sorted({int(rank) for rank in rejected[RANK]})
+        parts = [self._down_from(rank + 1, _pairs(rejected[rejected[RANK] == rank])) for rank in ranks]
+        events = pd.concat([part.events for part in parts], ignore_index=True)
+        return Chosen(events, {sample: why for part in parts for sample, why in part.reasons.items()})
+
+    def _down_from(self, rank: int, wanted: pd.MultiIndex | None) -> Chosen:
+        """Ask for validity from `rank` downwards, for the `wanted` samples and keys or all.
+
+        A sample whose events run out keeps the reason of the last one.
+        """
+        taken = [self._at(0)]  # there is no rank 0: the columns of an empty answer
+        reasons: dict[str, str] = {}
+        while wanted is None or len(wanted):
+            offered = self._at(rank)
+            if wanted is not None:
+                offered = offered[_pairs(offered).isin(wanted)].reset_index(drop=True)
+            if offered.empty:
+                break
+            refusals = self._ask(offered)
+            for row, refusal in zip(records(offered), refusals, strict=True):
+                if refusal is not None:
+                    self._attrition.refuse(self._modality.name, row, refusal)
+                    reasons[row[SAMPLE_ID]] = str(refusal.reason)
+            taken.append(offered[[refusal is None for refusal in refusals]])
+            wanted = _pairs(offered[[refusal is not None and refusal.then == "next" for refusal in refusals]])
+            rank += 1
+        return Chosen(pd.concat(taken, ignore_index=True), reasons)
+
+    def _at(self, rank: int) -> pd.DataFrame:
+        return self._catalog.frame(self._ranked.filter(self._ranked[RANK] == rank).order_by([SAMPLE_ID, KEY]))
+
+    def _ask(self, offered: pd.DataFrame) -> Sequence[Refusal | None]:
+        if not self._modality.reads_files:
+            return [None] * len(offered)
+        ask = partial(ask_valid, self._modality, self._source)
+        return list(self._workers.map(ask, records(offered)))
+
+
+def index_table(samples: pd.DataFrame) -> ir.Table:
+    """Samples as the engine's table: sample_id, subject_id, index_time."""
+    return ibis.memtable(samples[[SAMPLE_ID, SUBJECT_ID, INDEX_TIME]])
+
+
+def records(events: pd.DataFrame) -> list[dict[str, Any]]:
+    """Events as rooms take them: one mapping of column to value each."""
+    rows: list[Any] = events.to_dict("records")
+    return rows
+
+
+def _pairs(events: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(events[[SAMPLE_ID, KEY]])

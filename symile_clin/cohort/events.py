@@ -1,0 +1,88 @@
+"""What became of every event of a modality's table: events.csv."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import pandas as pd
+
+from symile_clin.cohort.attrition import Refused
+from symile_clin.cohort.choose import index_table
+from symile_clin.cohort.spec import WindowSpec
+from symile_clin.cohort.window import inside
+from symile_clin.modalities.base import Modality
+from symile_clin.schema import EVENT_ID, INDEX_TIME, KEY, SAMPLE_ID
+from symile_clin.sources.catalog import Catalog
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+IN_COHORT: Final = "in the cohort"
+NOT_CHOSEN: Final = "in a window, another was chosen"
+SAMPLE_LEFT: Final = "in a window, its sample left"
+OUTSIDE: Final = "outside every window"
+
+
+def count_events(
+    modality: Modality,
+    window: WindowSpec,
+    *,
+    catalog: Catalog,
+    index: pd.DataFrame,
+    samples: pd.DataFrame,
+    chosen: pd.DataFrame,
+    refused: Iterable[Refused],
+) -> pd.DataFrame:
+    """Count each event of the modality's table once; the counts sum to the table's rows.
+
+    An event may lie in the windows of several samples. It counts under the first that is true: not eligible, in the
+    cohort, refused, in a window of a sample of the cohort, in a window of any index event, outside every window.
+
+    Args:
+        index: every index event.
+        samples: those of the final cohort.
+        chosen: the events that samples take; those of other samples are passed over.
+        refused: of the whole build.
+
+    Returns:
+        modality, reason, events.
+    """
+    everything = modality.events(catalog)
+    counts: dict[str, int] = {}
+    by_reason = (
+        everything.filter(~everything.eligible).group_by("ineligible_reason").aggregate(events=lambda t: t.count())
+    )
+    ineligible = catalog.frame(by_reason.order_by("ineligible_reason"))
+    eligible = everything.filter(everything.eligible)
+    taken = chosen.loc[chosen[SAMPLE_ID].isin(samples[SAMPLE_ID]), [EVENT_ID, KEY]].drop_duplicates()
+    in_cohort = eligible.semi_join(ibis.memtable(taken), [EVENT_ID, KEY])
+    rest = eligible.anti_join(ibis.memtable(taken), [EVENT_ID, KEY])
+    counts[IN_COHORT] = _count(in_cohort)
+    reasons = {one.event_id: str(one.refusal.reason) for one in refused if one.modality == modality.name}
+    if reasons:
+        ids = pd.DataFrame({EVENT_ID: list(reasons)})
+        gone = catalog.frame(rest.semi_join(ibis.memtable(ids), EVENT_ID).select(EVENT_ID))[EVENT_ID]
+        rest = rest.anti_join(ibis.memtable(ids), EVENT_ID)
+        counts |= {f"refused: {why}": n for why, n in sorted(Counter(reasons[one] for one in gone).items())}
+    eligible_rest = _count(rest)
+    of_samples = _in_window(rest, samples, window)
+    of_any = _in_window(rest, index[index[INDEX_TIME].notna()], window)
+    counts |= {NOT_CHOSEN: of_samples, SAMPLE_LEFT: of_any - of_samples, OUTSIDE: eligible_rest - of_any}
+    unfit = zip(ineligible["ineligible_reason"], ineligible["events"], strict=True)
+    counts |= {f"not eligible: {reason}": int(events) for reason, events in unfit}
+    return pd.DataFrame(
+        [(modality.name, reason, events) for reason, events in counts.items()], columns=["modality", "reason", "events"]
+    )
+
+
+def _in_window(events: ir.Table, samples: pd.DataFrame, window: WindowSpec) -> int:
+    index = index_table(samples)
+    condition = inside(index, events, **{name: getattr(window, name) for name in WindowSpec.model_fields})
+    return _count(events.semi_join(index, condition))
+
+
+def _count(events: ir.Table) -> int:
+    return int(events.count().execute())

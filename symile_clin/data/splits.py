@@ -1,0 +1,158 @@
+"""Which samples train, validate and test: drawn by whole patients, as the paper did it, or as a file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from symile_clin.errors import CohortError, ConfigError
+from symile_clin.rng import stream
+from symile_clin.schema import HADM_ID, SAMPLE_ID, SPLIT, SPLITS, SUBJECT_ID, Split
+
+#: A count of samples, a share of them, or what the other splits leave.
+Size = int | float | Literal["rest"]
+#: Split by sample_id; a sample that is not in it belongs to none.
+Drawn = dict[str, Split]
+PATIENT_ELSEWHERE: Final = "patient in another split"
+NOT_GIVEN: Final = "not in the given splits"
+
+
+def draw_by_subject(samples: pd.DataFrame, *, train: Size, val: Size, test: Size, seed: int) -> Drawn:
+    """Whole patients in seeded order: a split takes the next patient until its size is reached.
+
+    A split may exceed its size by what its last patient has too many. No sample is left out.
+
+    Args:
+        samples: sample_id, subject_id, in any order.
+
+    Raises:
+        CohortError: a split would be empty.
+    """
+    sizes = _targets(len(samples), {"train": train, "val": val, "test": test})
+    of_subject = samples.groupby(SUBJECT_ID, sort=True).size()
+    order = stream(seed, "splits", "subject").permutation(len(of_subject))
+    subjects, running = of_subject.index.to_numpy()[order], np.cumsum(of_subject.to_numpy()[order])
+    split_of = np.full(len(subjects), _rest(sizes), dtype=object)
+    first = 0
+    for split, size in sizes.items():
+        if size is not None:
+            before = int(running[first - 1]) if first else 0
+            last = min(int(np.searchsorted(running, before + size)) + 1, len(subjects))
+            split_of[first:last] = split
+            first = last
+            if first == len(subjects):
+                break
+    by_subject = dict(zip(subjects, split_of, strict=True))
+    result: Drawn = {sample: by_subject[subject] for sample, subject in _pairs(samples)}
+    _check_filled(result, samples, sizes)
+    return result
+
+
+def draw_admission_then_drop(samples: pd.DataFrame, *, train: Size, val: Size, seed: int) -> Drawn:
+    """The paper's way: admissions of train, then of val; held-out admissions of patients drawn before are dropped.
+
+    What remains is test, so its size changes with the seed, and held-out splits lean to patients with few admissions.
+
+    Args:
+        samples: sample_id, subject_id; their order does not matter.
+
+    Raises:
+        CohortError: a split would be empty.
+    """
+    sizes = _targets(len(samples), {"train": train, "val": val, "test": "rest"})
+    remaining = samples[[SAMPLE_ID, SUBJECT_ID]].sort_values(SAMPLE_ID, ignore_index=True)
+    result: Drawn = {}
+    for split in ("train", "val"):
+        count = min(sizes[split] or 0, len(remaining))
+        chosen = remaining.iloc[stream(seed, "splits", split).permutation(len(remaining))[:count]]
+        result |= dict.fromkeys(chosen[SAMPLE_ID], split)
+        remaining = remaining[~remaining[SUBJECT_ID].isin(chosen[SUBJECT_ID])].reset_index(drop=True)
+    result |= dict.fromkeys(remaining[SAMPLE_ID], "test")
+    _check_filled(result, samples, sizes)
+    return result
+
+
+def given_splits(samples: pd.DataFrame, path: Path) -> Drawn:
+    """The splits that a CSV or Parquet file gives admissions, in columns hadm_id and split.
+
+    Raises:
+        ConfigError: no such file, a column missing, another word than train, val or test, or an admission twice.
+        CohortError: a split would be empty.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no file {path}", expected="the splits that 'splits.from' names")
+    try:
+        given = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except Exception as error:  # pandas and pyarrow raise many kinds for a file that is neither
+        raise ConfigError(f"{path} cannot be read: {type(error).__name__}", expected="CSV or Parquet") from None
+    if not {HADM_ID, SPLIT} <= set(given.columns):
+        raise ConfigError(f"{path} has columns {', '.join(map(str, given.columns))}", expected=f"{HADM_ID} and {SPLIT}")
+    unknown = sorted(set(given[SPLIT].astype(str)) - set(SPLITS))
+    if unknown:
+        raise ConfigError(f"{path} has a split '{unknown[0]}'", expected=", ".join(SPLITS))
+    if given[HADM_ID].duplicated().any():
+        raise ConfigError(f"{path} gives an admission more than one row", expected="one row each")
+    split_of = dict(zip(given[HADM_ID], given[SPLIT], strict=True))
+    pairs = zip(samples[SAMPLE_ID], samples[HADM_ID], strict=True)
+    result: Drawn = {sample: split_of[hadm] for sample, hadm in pairs if hadm in split_of}
+    _check_filled(result, samples, dict.fromkeys(SPLITS, None))
+    return result
+
+
+def check_disjoint(samples: pd.DataFrame, split_of: Drawn) -> None:
+    """Prove that no patient is in two splits.
+
+    Raises:
+        CohortError: saying how many are.
+    """
+    split = samples[SAMPLE_ID].map(split_of)
+    shared = int((split.groupby(samples[SUBJECT_ID]).nunique() > 1).sum())
+    if shared:
+        raise CohortError(
+            f"{shared:,} patients are in more than one split", remedy="Give each patient's admissions one split"
+        )
+
+
+def _pairs(samples: pd.DataFrame) -> Any:
+    return zip(samples[SAMPLE_ID], samples[SUBJECT_ID], strict=True)
+
+
+def _targets(total: int, sizes: dict[Split, Size]) -> dict[Split, int | None]:
+    """Samples each split should have; None for the one that takes the rest.
+
+    Raises:
+        CohortError: more are asked for than there are.
+    """
+    if "rest" not in sizes.values():
+        sizes = {**sizes, "test": "rest"}  # shares that sum to 1
+    counts: dict[Split, int | None] = {
+        split: None if size == "rest" else round(size * total) if isinstance(size, float) else int(size)
+        for split, size in sizes.items()
+    }
+    if sum(count or 0 for count in counts.values()) >= total:
+        raise _too_small(total, counts)
+    return counts
+
+
+def _rest(counts: dict[Split, int | None]) -> Split:
+    return next(split for split, count in counts.items() if count is None)
+
+
+def _check_filled(drawn: Drawn, samples: pd.DataFrame, sizes: dict[Split, int | None]) -> None:
+    found: NDArray[np.str_] = np.array(list(drawn.values()))
+    if not all((found == split).any() for split in SPLITS):
+        raise _too_small(len(samples), sizes)
+
+
+def _too_small(total: int, sizes: dict[Split, int | None]) -> CohortError:
+    asked = ", ".join(f"{split} {'the rest' if size is None else format(size, ',')}" for split, size in sizes.items())
+    return CohortError(
+        f"the cohort's {total:,} samples do not fill the splits asked for ({asked})",
+        expected="at least one sample in each",
+        remedy=f"Counts up to {max(total * 8 // 10, 1):,} train and {max(total // 10, 1):,} val would fit, or use "
+        "shares: --set splits.train=0.8 --set splits.val=0.1",
+    )

@@ -1,0 +1,48 @@
+"""A 12-lead ECG drawn as cardiologists read it. Imports matplotlib: only called through the room's `render`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from symile_clin.modalities.ecg.preprocess import LEADS, RATE_HZ
+
+#: Three rows of four leads, 2.5 s each, and lead II in full below.
+GRID: Final = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+SECONDS_PER_LEAD: Final = 2.5
+ROW_MV: Final = 3.0
+INCHES: Final = (6.4, 3.2)
+DOTS_PER_INCH: Final = 100
+
+
+def draw_sheet(millivolts: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Draw leads (5000, 12) in mV on a grid of 0.2 s by 0.5 mV.
+
+    Returns:
+        (320, 640, 3) uint8.
+    """
+    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    time = np.arange(len(millivolts)) / RATE_HZ
+    centred = millivolts - np.median(millivolts, axis=0)
+    for place, names in enumerate(GRID):
+        for column, lead in enumerate(names):
+            window = (time >= column * SECONDS_PER_LEAD) & (time < (column + 1) * SECONDS_PER_LEAD)
+            trace = centred[window, LEADS.index(lead)]
+            axes.plot(time[window], trace - place * ROW_MV, color="black", linewidth=0.6)
+            axes.text(column * SECONDS_PER_LEAD + 0.05, 0.9 - place * ROW_MV, lead, fontsize=6)
+    axes.plot(time, centred[:, LEADS.index("II")] - len(GRID) * ROW_MV, color="black", linewidth=0.6)
+    axes.set_xlim(0, time[-1])
+    axes.set_ylim(-len(GRID) * ROW_MV - 1.5, 2.0)
+    axes.set_xticks(np.arange(0, time[-1], 0.2))
+    axes.set_yticks(np.arange(-len(GRID) * ROW_MV - 1.5, 2.0, 0.5))
+    axes.grid(color="#f2c4c4", linewidth=0.4)
+    axes.tick_params(length=0, labelbottom=False, labelleft=False)
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib does not type it
+    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return np.asarray(pixels, dtype=np.uint8)[..., :3].copy()

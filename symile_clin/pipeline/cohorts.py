@@ -1,0 +1,386 @@
+"""`symile-clin cohort build` and `describe`: sources in, a complete cohort directory out; then what is in it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from symile_clin import __version__, files
+from symile_clin.cohort.attrition import Attrition
+from symile_clin.cohort.build import assemble
+from symile_clin.cohort.events import count_events
+from symile_clin.cohort.index import INDEX_TABLES
+from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec, parse_spec
+from symile_clin.cohort.workers import Workers
+from symile_clin.data import splits
+from symile_clin.data.prepare import Prepared, prepare
+from symile_clin.data.store import Cohort, newest_cohort, open_cohort
+from symile_clin.errors import ConfigError
+from symile_clin.evaluation.cohort_tables import split_table, summary_table, table_text
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.progress import Progress
+from symile_clin.schema import (
+    ATTRITION,
+    COHORTS_ROOT,
+    EVENTS,
+    FIGURES_DIR,
+    HADM_ID,
+    QUARANTINE,
+    SAMPLE_ID,
+    SPLIT,
+    SPLITS,
+    SUBJECT_ID,
+    SYNTHETIC_ROOT,
+    TRACKING_URI,
+    TRUTH,
+)
+from symile_clin.sources.catalog import Catalog, source_files
+from symile_clin.sources.tables import TableSpec
+
+DEFAULT_SPEC: Final = "symile_mimic"
+DEMO_SPEC: Final = "demo"
+DEMO_PATIENTS: Final = 800
+DEMO_SEED: Final = 0
+SPLIT_STEP: Final = "splits"
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A complete cohort.
+
+    Attributes:
+        samples: by split.
+        subjects: patients of the whole cohort.
+        attrition: attrition.csv.
+        skipped: the same cohort was there already.
+    """
+
+    path: Path
+    name: str
+    hash: str
+    samples: Mapping[str, int]
+    subjects: int
+    attrition: pd.DataFrame
+    skipped: bool
+
+    def text(self) -> str:
+        """Attrition and split sizes."""
+        sizes = ", ".join(f"{split} {count:,}" for split, count in self.samples.items())
+        state = "is up to date" if self.skipped else "built"
+        return (
+            f"{table_text(self.attrition)}\n\n"
+            f"Cohort {self.path} {state}: {sum(self.samples.values()):,} samples of {self.subjects:,} patients "
+            f"({sizes})."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "path": str(self.path),
+            "name": self.name,
+            "hash": self.hash,
+            "samples": dict(self.samples),
+            "subjects": self.subjects,
+            "attrition": self.attrition.to_dict("records"),
+            "skipped": self.skipped,
+        }
+
+
+def build_cohort(
+    *,
+    spec: str | None = None,
+    demo: bool = False,
+    mimic_iv: Path | None = None,
+    mimic_cxr: Path | None = None,
+    mimic_ecg: Path | None = None,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    tracking_uri: str | None = TRACKING_URI,
+    log_patient_level: bool = False,
+    progress: Progress,
+) -> BuildResult:
+    """Build a cohort directory, unless the same one is there already.
+
+    Args:
+        spec: a cohort spec's name or file; "demo" with `demo`, "symile_mimic" otherwise.
+        demo: write synthetic patients first and build from them, by the same steps as from real ones.
+        mimic_iv, mimic_cxr, mimic_ecg: source directories.
+        out: the cohort directory; data/cohorts/<name> by default.
+        overrides: `key=value` settings that win over the spec.
+        workers: processes; one per core by default. Their number changes nothing in the cohort.
+        tracking_uri: MLflow store; None records nothing.
+        log_patient_level: nothing that a build records is patient-level; said in the run's tags only.
+
+    Raises:
+        ConfigError, NotFoundError: a spec or option that cannot be understood.
+        SourceError: a directory or table that is missing or is not what its format says.
+        CohortError: no samples, or too few for the splits.
+        BusyError: another process is building the same cohort.
+    """
+    given = {"mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_ecg": mimic_ecg}
+    roots = {source: path for source, path in given.items() if path is not None}
+    cohort_spec = load_spec(spec or (DEMO_SPEC if demo else DEFAULT_SPEC), overrides, ROOMS)
+    if demo:
+        roots = _synthetic_sources(roots, workers, progress)
+    modalities = cohort_spec.make_modalities(ROOMS)
+    out = out or Path(COHORTS_ROOT) / cohort_spec.name
+    inputs = _inputs(cohort_spec, modalities, roots)
+    found = files.read_manifest(out)
+    if found is not None and found.get("inputs") == inputs:
+        progress.say(f"Cohort {out} is there already, from the same sources and settings: nothing to do.")
+        return _result(open_cohort(out), skipped=True)
+    if found is None and out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and not a cohort", remedy="Choose another directory with --out")
+    started = time.monotonic()
+    progress.say(f"Building cohort {cohort_spec.name} in {out}.")
+    with files.atomic_directory(out) as building:
+        _build(building, out, cohort_spec, modalities, roots, inputs, workers, progress, started)
+    cohort = open_cohort(out)
+    result = _result(cohort, skipped=False)
+    tracker = open_tracker(
+        tracking_uri,
+        kind="cohort",
+        run_name=cohort.name,
+        cohort_name=cohort.name,
+        cohort_hash=cohort.hash,
+        synthetic=cohort.synthetic,
+        log_patient_level=log_patient_level,
+        progress=progress,
+    )
+    tracker.params(_flat(cohort.spec))
+    counts = {f"samples/{split}": float(count) for split, count in result.samples.items()}
+    tracker.metrics({**counts, "subjects": float(result.subjects), **cohort.manifest["runtime"]})
+    for name in (ATTRITION, EVENTS):
+        tracker.artifact(out / name, patient_level=False)
+    tracker.finish()
+    return result
+
+
+def modalities_of(spec: Mapping[str, Any]) -> dict[str, Modality]:
+    """The modalities of a resolved spec, such as a cohort's manifest has, by name."""
+    return parse_spec(spec, ROOMS, source="the cohort's spec").make_modalities(ROOMS)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in a cohort.
+
+    Attributes:
+        tables: title -> small table.
+        figures: the PNG files that were written.
+    """
+
+    path: Path
+    tables: Mapping[str, pd.DataFrame]
+    figures: Sequence[Path]
+
+    def text(self) -> str:
+        """The tables, one below the other."""
+        parts = [f"{title}\n{table_text(table)}" for title, table in self.tables.items()]
+        return "\n\n".join([*parts, f"Figures: {self.path / FIGURES_DIR}"])
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        tables = {title: table.to_dict("records") for title, table in self.tables.items()}
+        return {"path": str(self.path), "tables": tables, "figures": [str(path) for path in self.figures]}
+
+
+def describe_cohort(*, cohort: Path | None = None, progress: Progress) -> Description:
+    """Tell a cohort's attrition, splits, sexes and what each modality has to say; draw it.
+
+    Args:
+        cohort: a cohort directory; None takes the newest complete one.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from symile_clin.evaluation.cohort_figures import draw_figures  # a build needs no matplotlib
+
+    opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    progress.say(f"Cohort {opened.path}")
+    samples = opened.samples
+    tables = {"Attrition": pd.read_csv(opened.path / ATTRITION, keep_default_na=False)}
+    tables["Splits"] = split_table(samples)
+    summaries = [one for modality in modalities_of(opened.spec).values() for one in modality.summaries(samples)]
+    tables |= {one.title: summary_table(one) for one in summaries}
+    folder = opened.path / FIGURES_DIR
+    figures = draw_figures(folder, attrition=tables["Attrition"], summaries=summaries)
+    return Description(path=opened.path, tables=tables, figures=figures)
+
+
+def _build(
+    directory: Path,
+    out: Path,
+    spec: CohortSpec,
+    modalities: Mapping[str, Modality],
+    roots: Mapping[str, Path],
+    inputs: Mapping[str, Any],
+    workers: int | None,
+    progress: Progress,
+    started: float,
+) -> None:
+    """Fill a cohort directory."""
+    scratch = directory / "scratch"
+    scratch.mkdir()
+    tables = _tables(modalities)
+    with (
+        Workers(workers) as pool,
+        Catalog(tables, roots=roots, cache=out.parent / ".cache", progress=progress) as catalog,
+    ):
+        assembled = assemble(spec, modalities, catalog=catalog, scratch=scratch, workers=pool, progress=progress)
+        split_of = _draw_splits(spec.splits, assembled.samples)
+        prepared = prepare(
+            directory,
+            samples=assembled.samples,
+            slots=assembled.slots,
+            read_arrays=assembled.arrays,
+            modalities=modalities,
+            split_of=split_of,
+            candidates=spec.candidates.n,
+            seed=spec.candidates.seed,
+        )
+        attrition = assembled.attrition
+        attrition.leave(SPLIT_STEP, _without_split(spec.splits, assembled.samples, split_of))
+        events = [
+            count_events(
+                modality,
+                spec.modalities[name].window,
+                catalog=catalog,
+                index=assembled.index,
+                samples=prepared.samples,
+                chosen=assembled.chosen[name],
+                refused=attrition.refused,
+            )
+            for name, modality in modalities.items()
+        ]
+    _write_books(directory, attrition, events)
+    planted = _copy_truth(directory, roots, prepared.samples)
+    shutil.rmtree(scratch)
+    files.write_manifest(
+        directory,
+        stage="cohort",
+        content={
+            "name": spec.name,
+            "hash": prepared.hash,
+            "spec": spec.resolved(),
+            "preset": spec.preset,
+            "target": spec.candidates.target,
+            "synthetic": planted is not None,
+            "planted": planted,
+            "inputs": inputs,
+            "counts": _counts(prepared),
+            "arrays": prepared.arrays,
+            "runtime": {"seconds": round(time.monotonic() - started, 1), "workers": pool.count},
+        },
+    )
+
+
+def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress: Progress) -> dict[str, Path]:
+    """Write the demo's synthetic tree, if it is not there; the directories of its sources.
+
+    Raises:
+        ConfigError: real sources were given, too.
+    """
+    if given:
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--demo and {option} were both given", remedy="Leave one of them out")
+    from symile_clin.pipeline.synth import synth
+    from symile_clin.synthetic.tree import DIRECTORIES
+
+    tree = Path(SYNTHETIC_ROOT) / DEMO_SPEC
+    synth(out=tree, patients=DEMO_PATIENTS, seed=DEMO_SEED, workers=workers, progress=progress)
+    return {source: tree / folder for source, folder in DIRECTORIES.items() if (tree / folder).is_dir()}
+
+
+def _tables(modalities: Mapping[str, Modality]) -> list[TableSpec]:
+    specs = {spec.name: spec for modality in modalities.values() for spec in modality.tables}
+    return [*INDEX_TABLES, *specs.values()]
+
+
+def _inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
+    """What a cohort is made from; equal inputs make an equal cohort.
+
+    Images and records are not listed: only those that are chosen are ever opened.
+    """
+    given = spec.splits.given
+    return {
+        "spec": spec.resolved(),
+        "tables": source_files(_tables(modalities), roots),
+        "splits_sha256": files.sha256(Path(given)) if given and Path(given).is_file() else None,
+        "version": __version__,
+    }
+
+
+def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
+    if spec.given is not None:
+        return splits.given_splits(samples, Path(spec.given))
+    if spec.train is None or spec.val is None or spec.test is None:
+        raise ValueError("a spec without given splits has sizes")
+    if spec.by == "subject":
+        return splits.draw_by_subject(samples, train=spec.train, val=spec.val, test=spec.test, seed=spec.seed)
+    return splits.draw_admission_then_drop(samples, train=spec.train, val=spec.val, seed=spec.seed)
+
+
+def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Drawn) -> dict[str, str]:
+    reason = splits.NOT_GIVEN if spec.given is not None else splits.PATIENT_ELSEWHERE
+    return {sample: reason for sample in samples[SAMPLE_ID] if sample not in split_of}
+
+
+def _write_books(directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame]) -> None:
+    files.write_text(directory / ATTRITION, attrition.table().to_csv(index=False))
+    files.write_text(directory / EVENTS, pd.concat(events, ignore_index=True).to_csv(index=False))
+    with files.atomic(directory / QUARANTINE) as temporary:
+        attrition.quarantine().to_parquet(temporary, index=False)
+
+
+def _copy_truth(directory: Path, roots: Mapping[str, Path], samples: pd.DataFrame) -> Mapping[str, Any] | None:
+    """The planted factors of the samples, where the sources are one synthetic tree; how they were planted."""
+    tree = {root.resolve().parent for root in roots.values()}
+    manifest = files.read_manifest(tree.pop()) if len(tree) == 1 else None
+    if manifest is None or manifest.get("stage") != "synthetic":
+        return None
+    truth = pd.read_parquet(next(iter(roots.values())).resolve().parent / TRUTH).set_index(HADM_ID)
+    with files.atomic(directory / TRUTH) as temporary:
+        truth.loc[samples[HADM_ID].to_numpy(dtype="int64")].reset_index().to_parquet(temporary, index=False)
+    planted: Mapping[str, Any] = manifest["planted"]
+    return planted
+
+
+def _counts(prepared: Prepared) -> dict[str, Any]:
+    of_split = prepared.samples[SPLIT].value_counts()
+    return {
+        "samples": len(prepared.samples),
+        "subjects": int(prepared.samples[SUBJECT_ID].nunique()),
+        "splits": {split: int(of_split[split]) for split in SPLITS},
+    }
+
+
+def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
+    counts = cohort.manifest["counts"]
+    return BuildResult(
+        path=cohort.path,
+        name=cohort.name,
+        hash=cohort.hash,
+        samples=counts["splits"],
+        subjects=counts["subjects"],
+        attrition=pd.read_csv(cohort.path / ATTRITION, keep_default_na=False),
+        skipped=skipped,
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested settings with dotted names, as MLflow takes them."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
