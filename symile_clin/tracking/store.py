@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 #: Environment of this process and of the UI's server; what the user has set stands.
 QUIET_MLFLOW: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 #: Beside the database; where an MLflow server started there looks by itself.
@@ -67,9 +67,17 @@ def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             yield MlflowClient(uri)
             return
         with files.lock(database.with_name(f".{database.name}.lock"), wait=True):
-            if not database.exists():
+            if database.exists():
+                _probe(database)
+            else:
                 SqlAlchemyStore(uri, _ARTIFACTS_SCHEME)  # else MLflow's "Default" experiment records where we are
             yield MlflowClient(uri)
+
+
+def _probe(database: Path) -> None:
+    """Fail at once where the file is no database: MLflow would retry for 100 seconds."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
