@@ -13,6 +13,7 @@ from symile_clin.cohort.spec import load_spec
 from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import SyntheticOptions
 from symile_clin.modalities.registry import ROOMS
+from symile_clin.modalities.synthetic_ids import MAX_PATIENTS
 from symile_clin.progress import Progress
 from symile_clin.synthetic.tree import write_tree
 from symile_clin.synthetic.truth import Planting, expected_recall
@@ -72,9 +73,11 @@ def synth(
         workers: processes; one per core by default. Their number changes nothing in the files.
 
     Raises:
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds something else, or too many patients.
         BusyError: another process is writing there.
     """
+    if not 1 <= patients <= MAX_PATIENTS:
+        raise ConfigError(f"{patients:,} synthetic patients", expected=f"1 to {MAX_PATIENTS:,}")
     spec = load_spec(SPEC, (), ROOMS)
     modalities = spec.make_modalities(ROOMS)
     target = spec.candidates.target

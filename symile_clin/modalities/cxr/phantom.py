@@ -128,7 +128,7 @@ def _bones(build: int) -> tuple[Canvas, Canvas]:
     reach = np.clip((side - 0.06) / 0.80, 0, 1)
     from_axis = np.abs(y - (0.165 - 0.105 * reach + 0.018 * np.sin(2 * math.pi * reach)))
     collar = (0.6 * _edge(0.015 - from_axis, 0.003) + 0.4 * np.exp(-0.5 * ((from_axis - 0.012) / 0.003) ** 2)) * (
-        _edge(side - 0.085, 0.02) * _edge(0.98 - side, 0.05)
+        _edge(side - 0.12, 0.04) * _edge(0.98 - side, 0.05)
     )
     blade = side - (0.68 + 0.22 * (y - 0.12)) - 0.05 * np.sin(9 * y)
     scapula = (
@@ -196,7 +196,7 @@ def frontal(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
     tissue = (
         grid.wall
         + 0.04 * stout * grid.lateral
-        + 0.08 * (1 - above) * _edge(0.92 - side, 0.06)
+        + 0.08 * (1 - above) * _edge(0.87 - side, 0.04)
         + 0.05 * heart * above * _edge(y - 0.10, 0.06)
         - 0.44 * air
         - 0.08 * stomach * (1 - effusion)
@@ -228,7 +228,7 @@ def lateral(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
     heart = _edge(1 - ((dx * 0.9 + dy * 0.44) / half) ** 2 - ((dy * 0.9 - dx * 0.44) / (half * 0.9)) ** 2, 0.3)
     to_arch = np.hypot(x - 0.08, (y - 0.40) * 2 * FILM_ASPECT)
     arch = np.exp(-0.5 * ((to_arch - 0.21) / 0.06) ** 2) * _edge(0.40 - y, 0.06)
-    windpipe = np.exp(-0.5 * ((x - 0.02 - 0.25 * y) / 0.04) ** 4) * _edge(0.42 - y, 0.03)
+    windpipe = _edge(0.055 - np.abs(x - 0.02 - 0.25 * y), 0.02) * _edge(0.42 - y, 0.03)
     filled = 0.25 * grid.blob(0.10, 0.46, 0.12, 0.05) + 0.05 * clouds + 0.45 * arch
     filled = (
         filled
@@ -238,7 +238,7 @@ def lateral(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
     air = lungs * (1 - 0.9 * heart) * np.clip(1 - filled, 0, 1)
 
     body = _edge(x - sternum + 0.12, 0.05) * _edge(spine + 0.38 + 0.06 * stout - x, 0.05)
-    vertebrae = np.exp(-0.5 * ((x - spine) / 0.095) ** 4) * (0.8 + 0.2 * np.cos(2 * math.pi * y / 0.062))
+    vertebrae = _edge(0.11 - np.abs(x - spine), 0.04) * (0.8 + 0.2 * np.cos(2 * math.pi * y / 0.062))
     ribs = _ribs((y - 0.22 * (0.4 - x) + 0.4) / (0.070 + 0.002 * build)) * lungs
     shoulders = _edge(0.13 - y + 0.08 * np.abs(x - 0.1), 0.10)
     tissue = (
@@ -272,6 +272,6 @@ def place(
     c = canvas.shape[1] / 2 - (a * columns + b * rows) / 2 - shift[0] * PIXELS_PER_UNIT
     f = canvas.shape[0] / 2 - (d * columns + e * rows) / 2 - shift[1] * PIXELS_PER_UNIT
     film = Image.fromarray(canvas).transform(
-        (columns, rows), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC
+        (columns, rows), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
     )
     return np.asarray(film)

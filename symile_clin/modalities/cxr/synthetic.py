@@ -63,6 +63,7 @@ def write(
     records: list[dict[str, Any]] = []
     studies: list[dict[str, Any]] = []
     folder = f"files/p{patient.subject_id // 1_000_000}/p{patient.subject_id}"
+    # What shows the findings draws from spawned streams, so that nothing else can depend on them.
     for admission in patient.admissions:
         findings = admission.factors[name]
         for time in _study_times(rng, admission.admittime):
@@ -72,13 +73,13 @@ def write(
             views = VIEWS[rng.choice(len(VIEWS), p=[share for _, share in VIEWS])][0]
             for view in views:
                 dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 1 << 32, 5))
-                film = _film(rng, findings, patient.nuisance[:4], view, full_size=options.full_size)
+                film = _film(rng.spawn(1)[0], findings, patient.nuisance[:4], view, full_size=options.full_size)
                 path = f"{folder}/s{study_id}/{dicom_id}"
                 _write_jpg(source / f"{path}.jpg", film, rng, options.dirt)
+                inverted = bool(rng.random() < SHARE_MONOCHROME1)
                 if options.dicom:
                     from symile_clin.modalities.cxr.dicom import write_dicom
 
-                    inverted = bool(rng.random() < SHARE_MONOCHROME1)
                     write_dicom(
                         source.parent / "mimic-cxr" / f"{path}.dcm",
                         film, dicom_id=dicom_id, subject_id=patient.subject_id, study_id=study_id, time=time,
@@ -86,7 +87,7 @@ def write(
                     )  # fmt: skip
                     records.append({**ids, "dicom_id": dicom_id, "path": f"{path}.dcm"})
                 metadata.append({**ids, "dicom_id": dicom_id, **_describe(view, views, time, film)})
-            labels = {**ids, **_labels(rng, findings)}
+            labels = {**ids, **_labels(rng.spawn(1)[0], findings)}
             copies = 0 if rng.random() < 0.6 * options.dirt else 2 if rng.random() < 0.5 * options.dirt else 1
             chexpert.extend([labels] * copies)
     tables = {METADATA.name: metadata, CHEXPERT.name: chexpert}
@@ -162,9 +163,11 @@ def _film(
     )
     image = image + np.float32(NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
     film = np.clip(image * BRIGHTEST + DARKEST, DARKEST, BRIGHTEST).astype(np.uint16)
-    marker = _marker("L" if rng.random() < 0.7 else "R", short // 22)
+    # The marker names the patient's side it lies on; the patient's left is on the image's right.
+    on_right = bool(rng.random() < 0.5)
+    marker = _marker("L" if on_right else "R", short // 22)
     top, margin = round(rows * rng.uniform(0.03, 0.09)), round(columns * rng.uniform(0.04, 0.08))
-    left = columns - margin - marker.shape[1] if marker.shape[1] and rng.random() < 0.5 else margin
+    left = columns - margin - marker.shape[1] if on_right else margin
     film[top : top + marker.shape[0], left : left + marker.shape[1]][marker] = BRIGHTEST
     return film
 
