@@ -18,7 +18,7 @@ from typing import IO, Any
 from symile_clin.errors import BusyError, NotFoundError, TrackingError
 from symile_clin.progress import Progress
 from symile_clin.schema import TRACKING_URI
-from symile_clin.tracking.store import ARTIFACTS_FOLDER, QUIET_MLFLOW, database_of
+from symile_clin.tracking.store import ARTIFACTS_FOLDER, QUIET_MLFLOW, database_of, probe
 
 HOST = "127.0.0.1"
 #: Names under which a browser may ask, at any port so that an SSH tunnel works. MLflow's own default also lets in
@@ -56,7 +56,7 @@ def ui(*, tracking_uri: str = TRACKING_URI, port: int = 5000, progress: Progress
     Raises:
         NotFoundError: nothing has been recorded there yet.
         BusyError: the port is taken.
-        TrackingError: a store that is not local, or a server that does not start.
+        TrackingError: a store that is not local or not readable, or a server that does not start.
     """
     database = database_of(tracking_uri)
     if database is None or not database.is_file():
@@ -64,6 +64,7 @@ def ui(*, tracking_uri: str = TRACKING_URI, port: int = 5000, progress: Progress
             f"no runs are recorded in {tracking_uri} yet",
             remedy="Run `symile-clin train` here first, or name the store with --tracking-uri",
         )
+    probe(database)
     _refuse_taken(port)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
     command += ["--artifacts-destination", str(database.parent / ARTIFACTS_FOLDER)]

@@ -68,16 +68,25 @@ def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             return
         with files.lock(database.with_name(f".{database.name}.lock"), wait=True):
             if database.exists():
-                _probe(database)
+                probe(database)
             else:
                 SqlAlchemyStore(uri, _ARTIFACTS_SCHEME)  # else MLflow's "Default" experiment records where we are
             yield MlflowClient(uri)
 
 
-def _probe(database: Path) -> None:
-    """Fail at once where the file is no database: MLflow would retry for 100 seconds."""
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA schema_version")
+def probe(database: Path) -> None:
+    """Fail at once where the file is no database: MLflow would retry for 100 seconds.
+
+    Raises:
+        TrackingError: what SQLite says.
+    """
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"the tracking store {database} cannot be opened: {error}", remedy="Move it away or use --tracking-uri"
+        ) from None
 
 
 def experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:

@@ -1,0 +1,69 @@
+"""What is reachable on given lists, against candidates judged one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.store import Cohort
+from symile_clin.evaluation.ceiling import bayes_ranks, ceilings
+from symile_clin.synthetic.truth import expected_recall
+from tests.evaluation.small_cohort import PLANTING, small_cohort
+
+PLANTED = PLANTING.model_dump(mode="json")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return small_cohort(tmp_path_factory.mktemp("cohort"), admissions=400)
+
+
+def likelihood_ratio(truth: Mapping[Any, int], query: Mapping[Any, int], *, synergy: bool) -> float:
+    """log p(target bits | query bits) − log p(target bits), bit by bit."""
+    total = 0.0
+    for j, name in enumerate(PLANTING.queries):
+        agrees = truth[f"{PLANTING.target}_{j}"] == query[f"{name}_0"]
+        total += math.log(2 * (1 - PLANTING.shared_flip if agrees else PLANTING.shared_flip))
+    for j in range(PLANTING.synergy_factors if synergy else 0):
+        combined = sum(query[f"{name}_{1 + j}"] for name in PLANTING.queries) % 2
+        agrees = truth[f"{PLANTING.target}_{len(PLANTING.queries) + j}"] == combined
+        total += math.log(2 * (1 - PLANTING.synergy_flip if agrees else PLANTING.synergy_flip))
+    return total
+
+
+@pytest.mark.parametrize("synergy", [False, True])
+def test_ranks_equal_candidates_judged_one_by_one(cohort: Cohort, synergy: bool) -> None:
+    truth = cohort.truth
+    assert truth is not None
+    records = truth.to_dict("records")
+    lists = cohort.candidates("test")
+    found = bayes_ranks(truth=truth, planted=PLANTED, lists=lists, synergy=synergy)
+    for query in range(0, len(lists.query_row), 7):
+        own = records[int(lists.query_row[query])]
+        scores = [
+            round(likelihood_ratio(records[int(row)], own, synergy=synergy), 9) for row in lists.candidate_rows[query]
+        ]
+        assert found.n_greater[query] == sum(score > scores[0] for score in scores)
+        assert found.n_tied[query] == scores.count(scores[0]) - 1
+
+
+def test_over_many_lists_it_is_the_expected_recall(cohort: Cohort) -> None:
+    assert cohort.truth is not None
+    found = ceilings(truth=cohort.truth, planted=PLANTED, lists=cohort.candidates("test"))
+    expected = expected_recall(PLANTED)
+    assert found["recall_at_1_ceiling"] == pytest.approx(expected["full"], abs=0.06)
+    assert found["recall_at_1_ceiling_pairs"] == pytest.approx(expected["pairs"], abs=0.06)
+
+
+def test_lists_of_equal_candidates_are_chance(cohort: Cohort) -> None:
+    assert cohort.truth is not None
+    rows = cohort.rows("test")
+    same = np.repeat(rows[:, None], 4, axis=1)
+    lists = CandidateLists(query_row=rows, candidate_rows=same, same_subject=np.ones(same.shape, dtype=np.bool_))
+    found = ceilings(truth=cohort.truth, planted=PLANTED, lists=lists)
+    assert set(found.values()) == {0.25}
