@@ -14,6 +14,8 @@ from torch import nn
 from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
+from symile_clin.evaluation.gallery import choose_examples
+from symile_clin.evaluation.retrieval import rank
 from symile_clin.progress import Quiet
 from tests.evaluation.small_cohort import Collapsed, ReadsSynergy, modalities, small_cohort
 from tests.evaluation.test_retrieval import Product
@@ -123,3 +125,22 @@ def test_diverged_weights_leave_the_old_results_alone(cohort: Cohort, tmp_path: 
     with pytest.raises(TrainingError, match="not finite"):
         evaluated(cohort, tmp_path / "eval", Diverged())
     assert (tmp_path / "eval" / "metrics.json").read_bytes() == before
+
+
+def test_the_gallery_does_not_put_the_truth_first_among_equals(cohort: Cohort) -> None:
+    lists = cohort.candidates("test")
+    scores = np.zeros(lists.candidate_rows.shape)
+    examples = choose_examples(
+        cohort=cohort,
+        modalities=modalities(),
+        lists=lists,
+        scores=scores,
+        ranks=rank(scores),
+        target="blue",
+        count=100,
+        rng=np.random.default_rng(0),
+    )
+    first = [example.top[0].is_true for example in examples]
+    assert 0.01 < np.mean(first) < 0.25
+    assert {example.place for example in examples} == {"ranked 1 of 10, level with 9"}
+    assert all(sum(found.is_true for found in example.top) <= 1 for example in examples)
