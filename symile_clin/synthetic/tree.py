@@ -113,18 +113,23 @@ def write_tree(
         Number of rows by table.
     """
     writer = _Writer(out, tuple(modalities), planting, patients, seed, options)
-    counts: Counter[str] = Counter()
+    specs = {spec.name: spec for spec in table_specs(modalities)}
+    fixed = {name: rows for modality in modalities for name, rows in modality.synthetic_tables().items()}
+    optional = {spec.name for modality in modalities for spec in modality.synthetic_only}
+    counts: Counter[str] = Counter({name: len(fixed.get(name, ())) for name in specs.keys() - optional})
     with ExitStack() as stack:
-        tables = _start_tables(out, modalities, options, stack, counts)
+        tables = {name: _start(out, specs[name], fixed.get(name, ()), stack) for name in specs.keys() - optional}
         truth = stack.enter_context(pq.ParquetWriter(out / TRUTH, _truth_schema(planting)))
         advance = stack.enter_context(progress.track("Writing patients", patients))
         for chunk in _chunks(writer, patients, workers):
             for name, encoded in chunk.tables.items():
+                if name not in tables:
+                    tables[name] = _start(out, specs[name], (), stack)
                 tables[name].write(encoded)
             counts.update(chunk.rows)
             truth.write_table(pa.Table.from_pylist(list(chunk.truth), schema=truth.schema))
             advance(chunk.patients)
-    return dict(counts)
+    return {name: counts[name] for name in specs if name in tables}
 
 
 def table_specs(modalities: Iterable[Modality]) -> list[TableSpec]:
@@ -163,25 +168,16 @@ def _text(value: Any, kind: ColumnType) -> str:
     return str(value)
 
 
-def _start_tables(
-    out: Path, modalities: Sequence[Modality], options: SyntheticOptions, stack: ExitStack, counts: Counter[str]
-) -> dict[str, BinaryIO]:
-    """Open every table and write its header and the rows that belong to no patient."""
-    tables: dict[str, BinaryIO] = {}
-    fixed = {name: rows for modality in modalities for name, rows in modality.synthetic_tables().items()}
-    for spec in table_specs(modalities):
-        if spec.source == "mimic_cxr_dicom" and not options.dicom:
-            continue
-        suffix = "" if spec.source in PLAIN_TABLES else ".gz"
-        path = out / DIRECTORIES[spec.source] / f"{spec.path}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tables[spec.name] = stack.enter_context(path.open("wb"))
-        tables[spec.name].write(_header(spec))
-        rows = fixed.get(spec.name, ())
-        if rows:
-            tables[spec.name].write(encode(spec, rows))
-        counts[spec.name] = len(rows)
-    return tables
+def _start(out: Path, spec: TableSpec, rows: Sequence[Mapping[str, Any]], stack: ExitStack) -> BinaryIO:
+    """Open a table and write its header and the rows that belong to no patient."""
+    suffix = "" if spec.source in PLAIN_TABLES else ".gz"
+    path = out / DIRECTORIES[spec.source] / f"{spec.path}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = stack.enter_context(path.open("wb"))
+    table.write(_header(spec))
+    if rows:
+        table.write(encode(spec, rows))
+    return table
 
 
 def _chunks(writer: _Writer, patients: int, workers: int) -> Iterator[_Chunk]:
