@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import pandas as pd
+import pyarrow as pa
 
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.opening import ask_valid
@@ -120,9 +121,14 @@ class Chooser:
         return list(self._workers.map(ask, records(offered)))
 
 
+def in_memory(frame: pd.DataFrame) -> ir.Table:
+    """A frame as the engine's table."""
+    return ibis.memtable(pa.Table.from_pandas(frame, preserve_index=False))
+
+
 def index_table(samples: pd.DataFrame) -> ir.Table:
     """Samples as the engine's table: sample_id, subject_id, index_time."""
-    return ibis.memtable(samples[[SAMPLE_ID, SUBJECT_ID, INDEX_TIME]])
+    return in_memory(samples[[SAMPLE_ID, SUBJECT_ID, INDEX_TIME]])
 
 
 def records(events: pd.DataFrame) -> list[dict[str, Any]]:

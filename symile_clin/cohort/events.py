@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-import ibis
 import pandas as pd
 
 from symile_clin.cohort.attrition import Refused
-from symile_clin.cohort.choose import index_table
+from symile_clin.cohort.choose import in_memory, index_table
 from symile_clin.cohort.spec import WindowSpec
 from symile_clin.cohort.window import inside
 from symile_clin.modalities.base import Modality
@@ -58,14 +57,14 @@ def count_events(
     ineligible = catalog.frame(by_reason.order_by("ineligible_reason"))
     eligible = everything.filter(everything.eligible)
     taken = chosen.loc[chosen[SAMPLE_ID].isin(samples[SAMPLE_ID]), [EVENT_ID, KEY]].drop_duplicates()
-    in_cohort = eligible.semi_join(ibis.memtable(taken), [EVENT_ID, KEY])
-    rest = eligible.anti_join(ibis.memtable(taken), [EVENT_ID, KEY])
+    in_cohort = eligible.semi_join(in_memory(taken), [EVENT_ID, KEY])
+    rest = eligible.anti_join(in_memory(taken), [EVENT_ID, KEY])
     counts[IN_COHORT] = _count(in_cohort)
     reasons = {one.event_id: str(one.refusal.reason) for one in refused if one.modality == modality.name}
     if reasons:
         ids = pd.DataFrame({EVENT_ID: list(reasons)})
-        gone = catalog.frame(rest.semi_join(ibis.memtable(ids), EVENT_ID).select(EVENT_ID))[EVENT_ID]
-        rest = rest.anti_join(ibis.memtable(ids), EVENT_ID)
+        gone = catalog.frame(rest.semi_join(in_memory(ids), EVENT_ID).select(EVENT_ID))[EVENT_ID]
+        rest = rest.anti_join(in_memory(ids), EVENT_ID)
         counts |= {f"refused: {why}": n for why, n in sorted(Counter(reasons[one] for one in gone).items())}
     eligible_rest = _count(rest)
     of_samples = _in_window(rest, samples, window)
@@ -85,4 +84,4 @@ def _in_window(events: ir.Table, samples: pd.DataFrame, window: WindowSpec) -> i
 
 
 def _count(events: ir.Table) -> int:
-    return int(events.count().execute())
+    return int(events.count().to_pyarrow().as_py())

@@ -12,7 +12,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PlainSerializer,
-    PositiveInt,
+    PlainValidator,
     SerializeAsAny,
     StringConstraints,
     model_validator,
@@ -59,8 +59,20 @@ def _write_duration(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(_parse_duration), PlainSerializer(_write_duration, return_type=str)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+
+
+def _parse_size(value: object) -> int | float | Literal["rest"]:
+    if value == "rest":
+        return "rest"
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    raise ValueError("not a size; write a count of samples, a share between 0 and 1, or rest")
+
+
 #: A count of samples, a share of them, or what the other splits leave.
-Size = PositiveInt | Annotated[float, Field(gt=0, lt=1)] | Literal["rest"]
+Size = Annotated[int | float | Literal["rest"], PlainValidator(_parse_size)]
 
 
 class IndexSpec(Strict):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import pandas as pd
@@ -21,6 +21,10 @@ from symile_clin.sources.tables import TableSpec
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+
+
+#: Nulls stay nulls: integers and text have missing values of their own.
+_PANDAS_TYPES: Final = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype()}
 
 
 class Catalog(AbstractContextManager["Catalog"]):
@@ -92,7 +96,7 @@ class Catalog(AbstractContextManager["Catalog"]):
     def frame(self, expression: ir.Table) -> pd.DataFrame:
         """Run an expression; integers with nulls stay integers, times have microseconds."""
         table: pa.Table = expression.to_pyarrow()
-        frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
         return frame
 
     def _columnar(self, spec: TableSpec) -> Path:

@@ -71,7 +71,6 @@ def convert(spec: TableSpec, path: Path, target: Path) -> int:
             reader = pacsv.open_csv(
                 pa.PythonFile(lines, mode="r"),
                 read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES),
-                parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
                 convert_options=pacsv.ConvertOptions(
                     column_types=used,
                     include_columns=[name for name in used if name in present],

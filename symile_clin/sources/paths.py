@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 MAX_LENGTH: Final = 1024
+MAX_PART_BYTES: Final = 255
 
 
 def inside(root: Path, relative: str) -> Path | None:
@@ -17,7 +18,7 @@ def inside(root: Path, relative: str) -> Path | None:
     if not relative or len(relative) > MAX_LENGTH or "\0" in relative:
         return None
     parts = PurePosixPath(relative)
-    if parts.is_absolute() or ".." in parts.parts:
+    if parts.is_absolute() or any(part == ".." or len(part.encode()) > MAX_PART_BYTES for part in parts.parts):
         return None
     try:
         resolved = (root / parts).resolve()

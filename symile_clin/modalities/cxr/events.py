@@ -61,13 +61,15 @@ def study_time(date: ir.IntegerValue, clock: ir.FloatingValue) -> ir.TimestampVa
 
     The fraction of a second is cut off, as in the paper: 405.0 is 00:04:05, and 24 h and half a second is 24 h.
     """
-    whole = clock.floor().try_cast("int64")
+    # NaN by name: Parquet's column statistics leave it out, so an engine may take any range for granted
+    usable = ~clock.isnan() & clock.between(0, 23_59_60)
+    whole = usable.ifelse(clock, ibis.null("float64")).floor()
     day, second = date.cast("string"), whole.cast("string").lpad(6, "0")
     text = (
         day.substr(0, 4) + "-" + day.substr(4, 2) + "-" + day.substr(6, 2)
         + " " + second.substr(0, 2) + ":" + second.substr(2, 2) + ":" + second.substr(4, 2)
     )  # fmt: skip
-    possible = date.between(1000_01_01, 9999_12_31) & whole.between(0, 23_59_59)
+    possible = date.between(1000_01_01, 9999_12_31) & (whole <= 23_59_59)
     return possible.ifelse(text, ibis.null("string")).try_cast("timestamp(6)")
 
 

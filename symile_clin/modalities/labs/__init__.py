@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, fina
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PlainValidator
 
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import (
@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 LABELS: Final[Mapping[int, str]] = {item.itemid: item.label for item in SYMILE_ITEMS}
 
 
+def _parse_items(value: object) -> Literal["symile"] | tuple[int, ...]:
+    if value == "symile":
+        return "symile"
+    if not isinstance(value, list | tuple) or not value or not all(type(item) is int and item > 0 for item in value):
+        raise ValueError("not a panel; write symile, or a list of itemids such as [50912, 50931]")
+    if len(set(value)) < len(value):
+        raise ValueError("an itemid is repeated")
+    return tuple(value)
+
+
 class LabOptions(RoomOptions):
     """Keys of a lab modality in a cohort spec.
 
@@ -48,13 +58,7 @@ class LabOptions(RoomOptions):
         items: "symile" for the paper's 50, or itemids of d_labitems.
     """
 
-    items: Literal["symile"] | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = "symile"
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> LabOptions:
-        if self.items != "symile" and len(set(self.items)) < len(self.items):
-            raise ValueError("an itemid is repeated")
-        return self
+    items: Annotated[Literal["symile"] | tuple[int, ...], PlainValidator(_parse_items)] = "symile"
 
 
 @final

@@ -1,0 +1,59 @@
+"""The process pool: results in order, failures that surface, and light processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from symile_clin.cohort.workers import CHUNK, Workers
+from symile_clin.errors import SourceError
+
+PROGRAM = """
+import sys
+from functools import partial
+from symile_clin.cohort.opening import ask_valid
+from symile_clin.cohort.spec import load_spec
+from symile_clin.cohort.workers import Workers
+from symile_clin.modalities.registry import ROOMS
+from tests.cohort.test_workers import heavy_modules
+
+if __name__ == "__main__":
+    modality = load_spec("demo", (), ROOMS).make_modalities(ROOMS)["cxr"]
+    with Workers(2) as pool:
+        print(sorted(set(pool.map(partial(heavy_modules, modality), range(200)))))
+"""
+
+
+def square(items: Sequence[int]) -> list[int]:
+    return [item**2 for item in items]
+
+
+def fail(items: Sequence[int]) -> list[int]:
+    raise SourceError("no file", expected="one", remedy=f"Look at {items[0]}")
+
+
+def heavy_modules(_modality: object, items: Sequence[int]) -> list[str]:
+    heavy = [name for name in ("torch", "duckdb", "ibis", "mlflow", "matplotlib") if name in sys.modules]
+    return [",".join(heavy) or "none" for _ in items]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_order(count: int) -> None:
+    items = list(range(10 * CHUNK + 3))
+    with Workers(count) as pool:
+        assert list(pool.map(square, items)) == [item**2 for item in items]
+        assert list(pool.map(square, [])) == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_crosses_the_process_border_whole(count: int) -> None:
+    with Workers(count) as pool, pytest.raises(SourceError, match=r"no file\. expected one\. Look at 0"):
+        list(pool.map(fail, range(3 * CHUNK)))
+
+
+def test_worker_processes_import_neither_torch_nor_the_table_engine() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "['none']"
