@@ -12,7 +12,6 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PlainSerializer,
-    PlainValidator,
     SerializeAsAny,
     StringConstraints,
     model_validator,
@@ -72,7 +71,7 @@ def _parse_size(value: object) -> int | float | Literal["rest"]:
 
 
 #: A count of samples, a share of them, or what the other splits leave.
-Size = Annotated[int | float | Literal["rest"], PlainValidator(_parse_size)]
+Size = Annotated[int | float | Literal["rest"], BeforeValidator(_parse_size)]
 
 
 class IndexSpec(Strict):

@@ -138,6 +138,8 @@ def build_cohort(
     if found is not None and found.get("inputs") == inputs:
         progress.say(f"Cohort {out} is there already, from the same sources and settings: nothing to do.")
         return _result(open_cohort(out), skipped=True)
+    if found is not None and found.get("stage") != "cohort":
+        raise ConfigError(f"{out} holds a {found.get('stage')}", remedy="Choose another directory with --out")
     if found is None and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a cohort", remedy="Choose another directory with --out")
     started = time.monotonic()

@@ -29,6 +29,8 @@ _LEAD: Final = re.compile(
     r"(?P<file>[\w-]+\.dat) 16 (?P<gain>\d+(?:\.\d+)?)\((?P<baseline>-?\d+)\)/mV 16 0 -?\d+ (?P<checksum>-?\d+) 0 "
     r"(?P<lead>\w+)"
 )
+#: A signal line whose gain is 0, which the library would take for its default of 200.
+_NO_GAIN: Final = re.compile(r"^\S+\s+\S+\s+0+(\.0*)?([(/\s]|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _read_any(record: Path) -> tuple[_Header, NDArray[np.int16]] | Refusal:
     """Read a record that is not in MIMIC's form through the wfdb library, in raw units."""
     import wfdb
 
+    if _NO_GAIN.search(record.with_name(record.name + ".hea").read_text(encoding="ascii", errors="replace")):
+        return Refusal(Reason.WRONG_FORMAT, "a gain of 0")
     try:
         header = wfdb.rdheader(str(record))
         refusal = _refuse_header(header)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, fina
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PlainValidator
+from pydantic import BeforeValidator
 
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import (
@@ -58,7 +58,7 @@ class LabOptions(RoomOptions):
         items: "symile" for the paper's 50, or itemids of d_labitems.
     """
 
-    items: Annotated[Literal["symile"] | tuple[int, ...], PlainValidator(_parse_items)] = "symile"
+    items: Annotated[Literal["symile"] | tuple[int, ...], BeforeValidator(_parse_items)] = "symile"
 
 
 @final

@@ -1,0 +1,70 @@
+"""Candidate lists: seeded, the positive first, uniform over the split, with and without the query's own patient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from symile_clin.data.candidates import draw_candidates, read_candidates, write_candidates
+from symile_clin.errors import CohortError
+from symile_clin.rng import stream
+
+ROWS = np.arange(100, 140, dtype=np.int64)
+SUBJECTS = np.repeat(np.arange(20), 2).astype(np.int64)
+
+
+@pytest.mark.parametrize("other_subjects", [False, True])
+def test_lists_hold_the_positive_first_and_distinct_negatives_of_the_split(other_subjects: bool) -> None:
+    lists = draw_candidates(ROWS, SUBJECTS, n=10, rng=stream(0, "test"), split="test", other_subjects=other_subjects)
+    subject_of = dict(zip(ROWS.tolist(), SUBJECTS.tolist(), strict=True))
+    assert lists.query_row.tolist() == ROWS.tolist()
+    assert lists.candidate_rows.shape == lists.same_subject.shape == (40, 10)
+    for query, candidates, same in zip(lists.query_row, lists.candidate_rows, lists.same_subject, strict=True):
+        assert candidates[0] == query
+        assert len(set(candidates.tolist())) == 10
+        assert set(candidates.tolist()) <= set(ROWS.tolist())
+        assert same.tolist() == [subject_of[int(one)] == subject_of[int(query)] for one in candidates]
+    if other_subjects:
+        assert not lists.same_subject[:, 1:].any()
+    else:
+        assert lists.same_subject[:, 1:].any()
+
+
+def test_negatives_are_uniform() -> None:
+    """Each of the other 39 is drawn 9/39 of the time; 5 standard errors over 4000 lists."""
+    counts = np.zeros(40)
+    for repeat in range(4000 // 40):
+        lists = draw_candidates(ROWS, SUBJECTS, n=10, rng=stream(repeat, "test"), split="test")
+        counts += np.bincount(lists.candidate_rows[:, 1:].ravel() - 100, minlength=40)
+    expected = 4000 * 9 / 40
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_the_seed_decides() -> None:
+    def rows(seed: int) -> list[list[int]]:
+        found: list[list[int]] = draw_candidates(
+            ROWS, SUBJECTS, n=5, rng=stream(seed, "test"), split="val"
+        ).candidate_rows.tolist()
+        return found
+
+    assert rows(1) == rows(1) != rows(2)
+
+
+def test_lists_may_take_the_whole_split_but_no_more() -> None:
+    draw_candidates(ROWS, SUBJECTS, n=40, rng=stream(0, "test"), split="val")
+    draw_candidates(ROWS, SUBJECTS, n=39, rng=stream(0, "test"), split="val", other_subjects=True)
+    with pytest.raises(CohortError, match=r"'val' has 40 samples.*39 negatives.*candidates\.n=40 at most"):
+        draw_candidates(ROWS, SUBJECTS, n=41, rng=stream(0, "test"), split="val")
+    with pytest.raises(CohortError, match=r"38 negatives of other patients.*candidates\.n=39 at most"):
+        draw_candidates(ROWS, SUBJECTS, n=40, rng=stream(0, "test"), split="val", other_subjects=True)
+
+
+def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
+    lists = draw_candidates(ROWS, SUBJECTS, n=7, rng=stream(0, "test"), split="test")
+    write_candidates(tmp_path / "candidates" / "test.parquet", lists)
+    again = read_candidates(tmp_path / "candidates" / "test.parquet")
+    for one, other in zip(vars(lists).values(), vars(again).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype

@@ -1,0 +1,132 @@
+"""Splits: sizes, whole patients, the paper's rule, given files, and the proof that no patient is in two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from symile_clin.data.splits import (
+    Size,
+    check_disjoint,
+    draw_admission_then_drop,
+    draw_by_subject,
+    given_splits,
+)
+from symile_clin.errors import CohortError, ConfigError
+from symile_clin.rng import stream
+
+
+def cohort(size: int = 300, patients: int = 200, seed: int = 0) -> pd.DataFrame:
+    subjects = np.sort(stream(seed, "test", "splits").integers(0, patients, size))
+    return pd.DataFrame(
+        {"sample_id": [f"s{i}" for i in range(size)], "subject_id": subjects, "hadm_id": range(1000, 1000 + size)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [(0.6, 0.2, "rest"), (180, 60, "rest"), ("rest", 60, 60), (0.6, "rest", 0.2), (0.6, 0.2, 0.2)],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_whole_patients_reach_the_sizes_and_nobody_is_left_out(train: Size, val: Size, test: Size, seed: int) -> None:
+    samples = cohort()
+    drawn = draw_by_subject(samples, train=train, val=val, test=test, seed=seed)
+    assert set(drawn) == set(samples["sample_id"])
+    check_disjoint(samples, drawn)
+    counts: Counter[str] = Counter(drawn.values())
+    most = samples["subject_id"].value_counts().max()
+    for split, size in zip(("train", "val", "test"), (180, 60, 60), strict=True):
+        assert abs(counts[split] - size) < 2 * most
+
+
+def test_a_split_stops_at_the_patient_that_reaches_its_size() -> None:
+    """By hand: three patients of 2, 2 and 1 samples; train of 2 is one patient of 2, or of 1 and then one of 2."""
+    samples = pd.DataFrame({"sample_id": list("abcde"), "subject_id": [1, 1, 2, 2, 3]})
+    for seed in range(20):
+        drawn = draw_by_subject(samples, train=1, val=1, test="rest", seed=seed)
+        assert len({samples["subject_id"][i] for i, name in enumerate("abcde") if drawn[name] == "train"}) == 1
+        assert len(set(drawn.values())) == 3
+
+
+def test_other_seeds_give_other_splits_and_row_order_none() -> None:
+    samples = cohort()
+    first = draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=0)
+    shuffled = samples.sample(frac=1, random_state=1)
+    assert draw_by_subject(shuffled, train=0.6, val=0.2, test="rest", seed=0) == first
+    assert draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=1) != first
+    paper = draw_admission_then_drop(samples, train=150, val=30, seed=0)
+    assert draw_admission_then_drop(shuffled, train=150, val=30, seed=0) == paper
+    assert draw_admission_then_drop(samples, train=150, val=30, seed=1) != paper
+
+
+def test_the_papers_rule_draws_admissions_and_drops_held_out_ones_of_patients_drawn_before() -> None:
+    samples = cohort()
+    drawn = draw_admission_then_drop(samples, train=150, val=30, seed=0)
+    counts = Counter(drawn.values())
+    assert (counts["train"], counts["val"]) == (150, 30)
+    check_disjoint(samples, drawn)
+    split = samples["sample_id"].map(drawn)
+    before = set(samples.loc[split.isin(["train", "val"]), "subject_id"])
+    dropped = samples[split.isna()]
+    assert len(dropped) > 0
+    assert set(dropped["subject_id"]) <= before
+    # whoever remains is test
+    assert set(samples.loc[~samples["subject_id"].isin(before), "sample_id"]) == {
+        one for one, name in drawn.items() if name == "test"
+    }
+
+
+@pytest.mark.parametrize(("train", "val"), [(300, 10), (295, 10), (10_000, 750)])
+def test_counts_that_do_not_fit_say_what_would(train: int, val: int) -> None:
+    message = r"300 samples do not fill .*up to 240 train and 30 val would fit"
+    with pytest.raises(CohortError, match=message) as caught:
+        draw_by_subject(cohort(), train=train, val=val, test="rest", seed=0)
+    assert caught.value.exit_code == 3
+    with pytest.raises(CohortError, match=message):
+        draw_admission_then_drop(cohort(), train=train, val=val, seed=0)
+
+
+def test_one_patient_cannot_fill_three_splits() -> None:
+    samples = pd.DataFrame({"sample_id": list("abcd"), "subject_id": [1, 1, 1, 1]})
+    with pytest.raises(CohortError, match="do not fill"):
+        draw_by_subject(samples, train=0.5, val=0.25, test="rest", seed=0)
+    with pytest.raises(CohortError, match="do not fill"):
+        draw_admission_then_drop(samples, train=2, val=1, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_given_splits_are_taken_and_admissions_they_lack_left_out(tmp_path: Path, kind: str) -> None:
+    samples = pd.DataFrame({"sample_id": list("abcd"), "subject_id": [1, 2, 3, 4], "hadm_id": [10, 20, 30, 40]})
+    given = pd.DataFrame({"hadm_id": [10, 20, 30, 99], "split": ["test", "train", "val", "val"]})
+    path = tmp_path / f"splits.{kind}"
+    given.to_csv(path, index=False) if kind == "csv" else given.to_parquet(path)
+    assert given_splits(samples, path) == {"a": "test", "b": "train", "c": "val"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hadm_id,split\n1,validation\n", "a split 'validation'"),
+        ("hadm_id,fold\n1,train\n", "expected hadm_id and split"),
+        ("hadm_id,split\n1,train\n1,val\n", "more than one row"),
+        ("", "cannot be read"),
+    ],
+)
+def test_files_that_are_no_splits_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        given_splits(cohort(), path)
+    with pytest.raises(ConfigError, match="no file"):
+        given_splits(cohort(), tmp_path / "none.csv")
+
+
+def test_a_patient_in_two_splits_is_never_accepted() -> None:
+    samples = pd.DataFrame({"sample_id": list("abc"), "subject_id": [1, 1, 2]})
+    with pytest.raises(CohortError, match="1 patients are in more than one split"):
+        check_disjoint(samples, {"a": "train", "b": "test", "c": "val"})
+    check_disjoint(samples, {"a": "train", "c": "val"})
