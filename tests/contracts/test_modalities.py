@@ -1,0 +1,182 @@
+"""What every registered modality must hold to, whatever its room."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from symile_clin.cohort.build import Assembled
+from symile_clin.modalities.base import Modality, RoomOptions, SyntheticOptions
+from symile_clin.modalities.registry import ROOMS
+from symile_clin.rng import stream
+from symile_clin.schema import EVENT_ID, EVENT_TIME, KEY, SAMPLE_COLUMNS, SUBJECT_ID, present_column
+from symile_clin.strict import Strict
+from tests.cohort.tree import ADMITTED, HOUR, Tree, build, open_catalog, tiny_spec
+
+NAMES = sorted(ROOMS)
+Small = tuple[Tree, Assembled]
+
+
+def modality_called(name: str) -> Modality:
+    return tiny_spec().make_modalities(ROOMS)[name]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Six samples and the tree they come from."""
+    tree = Tree(tmp_path_factory.mktemp("tree"))
+    for number in range(6):
+        tree.complete(10_000_001 + number, 20_000_001 + number, ADMITTED + number * HOUR)
+    return tree, build(tree)
+
+
+def stored(name: str, small: Small) -> tuple[pd.DataFrame, dict[str, np.ndarray[Any, Any]]]:
+    """Samples and arrays of a modality, in row order."""
+    _, built = small
+    modality = modality_called(name)
+    samples, fitted = modality.transform(built.samples, modality.fit(built.samples))
+    read = {
+        array: np.load(built.arrays[name] / f"{array}.npy")
+        for array, spec in modality.arrays.items()
+        if not spec.fitted
+    }
+    return samples, {**read, **fitted}
+
+
+def batch(name: str, small: Small) -> Mapping[str, np.ndarray[Any, Any]]:
+    samples, arrays = stored(name, small)
+    columns = {column: samples[column].to_numpy() for column in modality_called(name).input_columns}
+    return {**arrays, **columns}
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestRoom:
+    """Contracts of one room."""
+
+    def test_it_is_registered_under_its_own_name_with_strict_options(self, name: str) -> None:
+        room = ROOMS[name]
+        assert room.room == name
+        assert issubclass(room.Options, RoomOptions)
+        assert issubclass(room.Encoder, Strict)
+        assert room.tables
+        assert all(set(spec.key) | spec.unused | spec.optional <= set(spec.columns) for spec in room.tables)
+        assert not any(set(spec.key) & spec.unused for spec in room.tables)
+
+    def test_its_columns_are_its_own(self, name: str) -> None:
+        modality = modality_called(name)
+        assert not set(modality.columns) & {*SAMPLE_COLUMNS, present_column(name)}
+        others = [column for other in NAMES if other != name for column in modality_called(other).columns]
+        assert not set(modality.columns) & set(others)
+        assert set(modality.input_columns) <= set(modality.columns)
+        renamed = ROOMS[name]("other", modality.options)
+        assert not set(modality.columns) & set(renamed.columns)
+
+    def test_it_crosses_process_borders(self, name: str) -> None:
+        modality = modality_called(name)
+        again = pickle.loads(pickle.dumps(modality))  # noqa: S301  our own bytes
+        assert (again.name, again.options, again.columns) == (name, modality.options, modality.columns)
+
+    def test_its_events_have_the_agreed_columns_and_one_row_per_row_of_its_table(
+        self, name: str, small: Small, tmp_path: Path
+    ) -> None:
+        tree, _ = small
+        modality = modality_called(name)
+        with open_catalog(tree.roots, tmp_path) as catalog:
+            events = catalog.frame(modality.events(catalog))
+        assert {SUBJECT_ID, EVENT_TIME, EVENT_ID, KEY, "eligible", "ineligible_reason"} <= set(events.columns)
+        assert len(events) == len(tree.rows[modality.tables[0].name])
+        assert events["eligible"].all()
+        assert events["ineligible_reason"].isna().all()
+        assert not events.duplicated([EVENT_ID, KEY]).any()
+        assert modality.keyed or events[KEY].nunique() == 1
+        assert ("path" in events.columns) == modality.reads_files
+
+    def test_its_columns_and_arrays_have_the_types_it_declares(self, name: str, small: Small) -> None:
+        modality = modality_called(name)
+        samples, arrays = stored(name, small)
+        for column, dtype in modality.columns.items():
+            assert samples[column].dtype == pd.Series([], dtype=dtype).dtype, column
+        assert set(arrays) == set(modality.arrays)
+        for array, spec in modality.arrays.items():
+            assert arrays[array].shape == (len(samples), *spec.shape)
+            assert arrays[array].dtype == spec.dtype
+
+    def test_its_state_is_json_and_enough_to_transform_again(self, name: str, small: Small) -> None:
+        _, built = small
+        modality = modality_called(name)
+        state = modality.fit(built.samples)
+        again = json.loads(json.dumps(state, allow_nan=False))
+        first, second = modality.transform(built.samples, state), modality.transform(built.samples, again)
+        pd.testing.assert_frame_equal(first[0], second[0])
+        for array, values in first[1].items():
+            np.testing.assert_array_equal(values, second[1][array])
+
+    def test_its_placeholder_is_a_row_of_zeros(self, name: str) -> None:
+        modality = modality_called(name)
+        placeholder = modality.placeholder()
+        assert set(placeholder) == set(modality.arrays)
+        for array, spec in modality.arrays.items():
+            assert placeholder[array].shape == spec.shape
+            assert placeholder[array].dtype == spec.dtype
+            assert not placeholder[array].any()
+
+    def test_its_input_is_finite_float_and_the_same_without_augmentation(self, name: str, small: Small) -> None:
+        modality = modality_called(name)
+        first, second = modality.to_input(batch(name, small), None), modality.to_input(batch(name, small), None)
+        assert first.dtype == torch.float32
+        assert len(first) == 6
+        assert bool(torch.isfinite(first).all())
+        assert torch.equal(first, second)
+        drawn = modality.to_input(batch(name, small), stream(0, "augment"))
+        assert drawn.shape == first.shape
+        assert torch.equal(drawn, modality.to_input(batch(name, small), stream(0, "augment")))
+
+    def test_its_encoder_fits_its_input(self, name: str, small: Small) -> None:
+        modality = modality_called(name)
+        arch = {"arch": "small"} if "small" in str(modality.Encoder.model_fields["arch"].annotation) else {}
+        encoder = modality.encoder(16, modality.Encoder.model_validate(arch)).eval()
+        with torch.inference_mode():
+            embedding = encoder(modality.to_input(batch(name, small), None))
+        assert embedding.shape == (6, 16)
+        assert bool(torch.isfinite(embedding).all())
+
+    def test_its_picture_is_rgb(self, name: str, small: Small) -> None:
+        modality = modality_called(name)
+        samples, arrays = stored(name, small)
+        picture = modality.render({array: values[2] for array, values in arrays.items()}, samples.iloc[2].to_dict())
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+        assert picture.min() < picture.max()
+
+    def test_its_summaries_are_finite_numbers(self, name: str, small: Small) -> None:
+        samples, _ = stored(name, small)
+        summaries = modality_called(name).summaries(samples)
+        assert summaries
+        assert all(np.isfinite(value) for one in summaries for value in one.values.values())
+        assert len({one.title for one in summaries}) == len(summaries)
+
+    def test_its_synthetic_writer_fills_its_tables(self, name: str) -> None:
+        modality = modality_called(name)
+        assert modality.synthetic_factors >= 1
+        assert set(modality.synthetic_tables()) <= {spec.name for spec in modality.tables}
+        assert SyntheticOptions().dirt < 1
+
+
+def test_importing_the_registry_loads_no_heavy_library() -> None:
+    program = (
+        "import sys, symile_clin.modalities.registry\n"
+        "print([name for name in ('torch', 'ibis', 'duckdb', 'matplotlib', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
