@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from symile_clin.cohort.build import Assembled
+from symile_clin.cohort.choose import records
 from symile_clin.modalities.base import Modality, RoomOptions, SyntheticOptions
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.rng import stream
@@ -153,7 +154,7 @@ class TestRoom:
     def test_its_picture_is_rgb(self, name: str, small: Small) -> None:
         modality = modality_called(name)
         samples, arrays = stored(name, small)
-        picture = modality.render({array: values[2] for array, values in arrays.items()}, samples.iloc[2].to_dict())
+        picture = modality.render({array: values[2] for array, values in arrays.items()}, records(samples)[2])
         assert picture.dtype == np.uint8
         assert picture.ndim == 3
         assert picture.shape[2] == 3
