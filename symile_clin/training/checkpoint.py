@@ -12,7 +12,7 @@ from torch import nn
 
 from symile_clin import files
 from symile_clin.encoders.weights import load_exactly, read_state
-from symile_clin.errors import NotFoundError
+from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.objectives.base import Objective
 
 WEIGHTS = "model.safetensors"
@@ -57,8 +57,16 @@ def load_weights(directory: Path, *, model: nn.Module, objective: Objective) -> 
 
 
 def read_training_state(directory: Path) -> TrainingState:
-    """Read what a checkpoint keeps beside its weights; nothing but tensors and plain values is unpickled."""
-    return TrainingState(**torch.load(directory / TRAINING_STATE, map_location="cpu", weights_only=True))
+    """Read what a checkpoint keeps beside its weights; nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        MismatchError: not a training state.
+    """
+    path = directory / TRAINING_STATE
+    try:
+        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a reader of hostile bytes may raise anything
+        raise MismatchError(f"{path} cannot be read as a training state ({type(error).__name__})") from None
 
 
 def _together(model: nn.Module, objective: Objective) -> nn.ModuleDict:

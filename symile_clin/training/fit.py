@@ -113,13 +113,13 @@ def fit(
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
     optimizer = torch.optim.AdamW(groups, lr=lr)
     order = TrainingOrder(rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs)
-    batches = iter(training_loader(train, order, workers=workers, pin_memory=device.type == "cuda"))
     rate = partial(learning_rate, lr=lr, steps=len(order), warmup=round(warmup_epochs * order.steps), schedule=schedule)
     autocast = autocast_type(precision, device)
     best, best_epoch = Validation(loss=math.inf, recall_at_1=-math.inf), 0
     history: list[dict[str, float]] = []
 
     with reproducible(device), progress.track("training", len(order)) as advance:
+        batches = iter(training_loader(train, order, workers=workers, pin_memory=device.type == "cuda"))
         for epoch in range(1, epochs + 1):
             model.train()
             objective.train()

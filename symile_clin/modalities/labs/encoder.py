@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,4 +30,19 @@ def to_input(percentile: NDArray[np.float32], observed: NDArray[np.bool_]) -> Te
 def build(dim: int, options: EncoderOptions, *, items: int) -> nn.Module:
     """An encoder (b, 2 * items) -> (b, dim)."""
     assert isinstance(options, Options)
-    return mlp(2 * items, *options.hidden, dim, dropout=options.dropout)
+    network = mlp(2 * items, *options.hidden, dim)
+    before: list[nn.Module] = [_Standardize(items)] if options.standardize else []
+    before += [nn.Dropout(options.dropout)] if options.dropout else []
+    return nn.Sequential(*before, network) if before else network
+
+
+class _Standardize(nn.Module):
+    """Percentiles are uniform on [0, 1] by their making; indicators become 1 and -1."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.items = items
+
+    def forward(self, values: Tensor) -> Tensor:
+        percentile, observed = values[:, : self.items], values[:, self.items :]
+        return torch.cat([(percentile - 0.5) * math.sqrt(12), observed * 2 - 1], dim=1)

@@ -1,0 +1,76 @@
+"""A tiny cohort of vectors on disk, without any room: what training and its data reader need, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from symile_clin import files
+from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.modalities.base import ArraySpec, Modality
+from symile_clin.schema import ARRAYS_DIR, ROW, SAMPLE_ID, SAMPLES, SPLIT, present_column
+
+WIDTH = 6
+NAMES = ("blue", "red", "green")
+
+
+class Vector:
+    """The part of a modality that batches are made with; augmentation adds a draw of the rng to every value."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.arrays = {"vector": ArraySpec("float32", (WIDTH,))}
+        self.input_columns = (f"{name}_gain",)
+
+    def to_input(self, arrays: Mapping[str, NDArray[Any]], rng: np.random.Generator | None) -> Tensor:
+        scaled = torch.from_numpy(arrays["vector"]) * torch.from_numpy(arrays[f"{self.name}_gain"])[:, None]
+        return scaled.float() if rng is None else scaled.float() + 0.01 * rng.standard_normal()
+
+
+def modalities() -> dict[str, Modality]:
+    """By name."""
+    return {name: cast(Modality, Vector(name)) for name in NAMES}
+
+
+def vector_cohort(path: Path, *, train: int = 96, val: int = 40, parts: int = 1) -> Cohort:
+    """Write and open a cohort whose "blue" signs are the products of the "red" and "green" ones.
+
+    Args:
+        parts: files that each array is stored in.
+    """
+    rng = np.random.default_rng(0)
+    n = train + val
+    signs = {name: rng.choice([-1.0, 1.0], (n, WIDTH)) for name in ("red", "green")}
+    signs["blue"] = signs["red"] * signs["green"]
+    samples = pd.DataFrame({ROW: np.arange(n), SAMPLE_ID: np.arange(n), SPLIT: ["train"] * train + ["val"] * val})
+    arrays = {}
+    for name in NAMES:
+        samples[present_column(name)] = np.arange(n) != 3
+        samples[f"{name}_gain"] = 1.0
+        vectors = (signs[name] + 0.1 * rng.standard_normal((n, WIDTH))).astype(np.float32)
+        folder = path / ARRAYS_DIR / name
+        folder.mkdir(parents=True)
+        entries = []
+        for number, rows in enumerate(np.array_split(np.arange(n), parts)):
+            np.save(folder / f"vector-{number}.npy", vectors[rows])
+            entries.append({"file": f"vector-{number}.npy", "rows": [int(rows[0]), int(rows[-1]) + 1]})
+        arrays[name] = {"vector": {"shape": [WIDTH], "dtype": "float32", "parts": entries}}
+    samples.to_parquet(path / SAMPLES)
+    content = {"name": "vectors", "hash": "0", "spec": {}, "synthetic": False, "arrays": arrays}
+    files.write_manifest(path, stage="cohort", content=content)
+    return open_cohort(path)
+
+
+def candidate_lists(rows: NDArray[np.int64], *, n: int = 10) -> CandidateLists:
+    """For each row itself and n - 1 others."""
+    rng = np.random.default_rng(1)
+    lists = np.array([[row, *rng.choice(rows[rows != row], n - 1, replace=False)] for row in rows])
+    return CandidateLists(query_row=rows, candidate_rows=lists, same_subject=np.zeros(lists.shape, dtype=np.bool_))
