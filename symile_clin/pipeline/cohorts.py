@@ -372,7 +372,7 @@ def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
         path=cohort.path,
         name=cohort.name,
         hash=cohort.hash,
-        samples=counts["splits"],
+        samples={split: counts["splits"][split] for split in SPLITS},
         subjects=counts["subjects"],
         attrition=pd.read_csv(cohort.path / ATTRITION, keep_default_na=False),
         skipped=skipped,
