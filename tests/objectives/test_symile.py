@@ -13,6 +13,7 @@ from symile_clin.errors import ConfigError
 from symile_clin.objectives import Symile
 from symile_clin.objectives.negatives import exhaustive, permuted
 from symile_clin.objectives.similarity import mip
+from symile_clin.objectives.symile import INITIAL_SPREAD
 from tests.objectives.oracles import embeddings, slow_exhaustive, slow_permuted
 
 SCALE = torch.tensor(0.7, dtype=torch.float64)
@@ -117,11 +118,7 @@ def test_mismatched_logits_start_with_the_same_spread(k: int, dim: int, normaliz
     if normalization == "l2":
         tensors = [torch.nn.functional.normalize(tensor, dim=1) for tensor in tensors]
     spread = math.exp(objective.initial_logit_scale(dim, k)) * float(mip(*tensors).std())
-    assert spread == pytest.approx(math.exp(-7) * math.sqrt(8192), rel=0.1)
-
-
-def test_the_papers_scale_is_the_start_at_its_dimension() -> None:
-    assert Symile(normalization="layernorm").initial_logit_scale(8192, 3) == pytest.approx(-7.0)
+    assert spread == pytest.approx(INITIAL_SPREAD, rel=0.1)
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_an_estimate() -> None:
