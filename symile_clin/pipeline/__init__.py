@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
-    from symile_clin.pipeline.cohorts import describe_cohort as describe_cohort
     from symile_clin.pipeline.demo import demo as demo
+    from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.evaluate import evaluate as evaluate
     from symile_clin.pipeline.synth import synth as synth
     from symile_clin.pipeline.train import train as train
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "build_cohort": "cohorts",
-    "describe_cohort": "cohorts",
+    "describe_cohort": "describe",
     "demo": "demo",
     "evaluate": "evaluate",
     "synth": "synth",

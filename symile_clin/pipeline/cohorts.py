@@ -1,4 +1,4 @@
-"""`symile-clin cohort build` and `describe`: sources in, a complete cohort directory out; then what is in it."""
+"""`symile-clin cohort build`: sources in, a complete cohort directory out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec, parse_spe
 from symile_clin.cohort.workers import Workers
 from symile_clin.data import splits
 from symile_clin.data.prepare import Prepared, prepare
-from symile_clin.data.store import Cohort, newest_cohort, open_cohort
+from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.errors import ConfigError
-from symile_clin.evaluation.cohort_tables import split_table, summary_table, table_text
+from symile_clin.evaluation.cohort_tables import table_text
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.tracked import open_tracker
@@ -31,7 +31,6 @@ from symile_clin.schema import (
     ATTRITION,
     COHORTS_ROOT,
     EVENTS,
-    FIGURES_DIR,
     HADM_ID,
     QUARANTINE,
     SAMPLE_ID,
@@ -170,53 +169,6 @@ def build_cohort(
 def modalities_of(spec: Mapping[str, Any]) -> dict[str, Modality]:
     """The modalities of a resolved spec, such as a cohort's manifest has, by name."""
     return parse_spec(spec, ROOMS, source="the cohort's spec").make_modalities(ROOMS)
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is in a cohort.
-
-    Attributes:
-        tables: title -> small table.
-        figures: the PNG files that were written.
-    """
-
-    path: Path
-    tables: Mapping[str, pd.DataFrame]
-    figures: Sequence[Path]
-
-    def text(self) -> str:
-        """The tables, one below the other."""
-        parts = [f"{title}\n{table_text(table)}" for title, table in self.tables.items()]
-        return "\n\n".join([*parts, f"Figures: {self.path / FIGURES_DIR}"])
-
-    def record(self) -> dict[str, Any]:
-        """The same for programs."""
-        tables = {title: table.to_dict("records") for title, table in self.tables.items()}
-        return {"path": str(self.path), "tables": tables, "figures": [str(path) for path in self.figures]}
-
-
-def describe_cohort(*, cohort: Path | None = None, progress: Progress) -> Description:
-    """Tell a cohort's attrition, splits, sexes and what each modality has to say; draw it.
-
-    Args:
-        cohort: a cohort directory; None takes the newest complete one.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    from symile_clin.evaluation.cohort_figures import draw_figures  # a build needs no matplotlib
-
-    opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
-    progress.say(f"Cohort {opened.path}")
-    samples = opened.samples
-    tables = {"Attrition": pd.read_csv(opened.path / ATTRITION, keep_default_na=False)}
-    tables["Splits"] = split_table(samples)
-    summaries = [one for modality in modalities_of(opened.spec).values() for one in modality.summaries(samples)]
-    tables |= {one.title: summary_table(one) for one in summaries}
-    folder = opened.path / FIGURES_DIR
-    figures = draw_figures(folder, attrition=tables["Attrition"], summaries=summaries)
-    return Description(path=opened.path, tables=tables, figures=figures)
 
 
 def _build(

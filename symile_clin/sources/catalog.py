@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from symile_clin import files
-from symile_clin.errors import SourceError
+from symile_clin.errors import ConfigError
 from symile_clin.progress import Progress
 from symile_clin.sources.convert import CONVERTER_VERSION, convert, find_table
 from symile_clin.sources.tables import TableSpec
@@ -82,12 +82,8 @@ class Catalog(AbstractContextManager["Catalog"]):
         return self._opened[name]
 
     def root(self, source: str) -> Path:
-        """The directory of a source.
-
-        Raises:
-            SourceError: it was not given.
-        """
-        return _root(self._roots, source)
+        """The directory of a source."""
+        return self._roots[source]
 
     def keep(self, name: str, expression: ir.Table) -> ir.Table:
         """Run an expression once and keep its rows in the engine under `name`, until the catalog is closed."""
@@ -100,7 +96,7 @@ class Catalog(AbstractContextManager["Catalog"]):
         return frame
 
     def _columnar(self, spec: TableSpec) -> Path:
-        path = find_table(spec, self.root(spec.source))
+        path = find_table(spec, self._roots[spec.source])
         columns = {name: kind for name, kind in spec.columns.items() if name not in spec.unused}
         key = files.digest([CONVERTER_VERSION, str(path.resolve()), _identity(spec, path), columns])
         target = self._cache / f"{spec.name}-{key[:16]}.parquet"
@@ -115,16 +111,15 @@ def source_files(specs: Iterable[TableSpec], roots: Mapping[str, Path]) -> list[
     """Which files stand behind the tables: table, file, bytes and time of change, in order of table name.
 
     Raises:
-        SourceError: a directory was not given, or a table is not in it.
+        ConfigError: the directory of a source was not given.
+        SourceError: a table is not in its directory.
     """
     by_name = sorted(specs, key=lambda spec: spec.name)
-    return [_identity(spec, find_table(spec, _root(roots, spec.source))) for spec in by_name]
-
-
-def _root(roots: Mapping[str, Path], source: str) -> Path:
-    if source not in roots:
-        raise SourceError(f"no directory for {source}", remedy=f"Give --{source.replace('_', '-')} DIR")
-    return roots[source]
+    missing = sorted({spec.source for spec in by_name} - set(roots))
+    if missing:
+        options = " ".join(f"--{source.replace('_', '-')} DIR" for source in missing)
+        raise ConfigError(f"no directory was given for {', '.join(missing)}", remedy=f"Add {options}")
+    return [_identity(spec, find_table(spec, roots[spec.source])) for spec in by_name]
 
 
 def _identity(spec: TableSpec, path: Path) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def test_the_hash_is_of_values_not_of_how_they_are_stored(samples: pd.DataFrame,
     "change",
     [
         {"a": [1.5000000000000002, np.nan]}, {"a": [1.5, 0.0]}, {"b": [1, 2]}, {"c": ["x", ""]}, {"c": ["x", "None"]},
-        {"d": np.array(["2150-01-01T00:00:01.000001", "NaT"], dtype="datetime64[us]")}, {"e": [True, True]}, {"f": [0, 0]},
+        {"d": np.array(["2150-01-01T00:00:01.000001", "NaT"], dtype="datetime64[us]")},
+        {"e": [True, True]}, {"f": [0, 0]},
     ],
 )  # fmt: skip
 def test_any_change_of_a_value_changes_the_hash(samples: pd.DataFrame, change: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from symile_clin import files
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import BusyError, CohortError, ConfigError, SourceError, SymileClinError
-from symile_clin.pipeline.cohorts import BuildResult, build_cohort, describe_cohort, modalities_of
+from symile_clin.pipeline.cohorts import BuildResult, build_cohort, modalities_of
 from symile_clin.progress import Quiet
 from symile_clin.strict import apply_overrides, dump_yaml
 from tests.cohort.tree import ADMITTED, HOUR, SPEC, Tree, jpeg
@@ -182,7 +182,7 @@ def test_an_optional_modality_that_is_absent_is_marked(build: Build, source: Pat
     ("overrides", "arguments", "error", "message"),
     [
         ([], {"mimic_cxr": Path("nowhere")}, SourceError, "no directory nowhere"),
-        ([], {"mimic_ecg": None}, SourceError, "Give --mimic-ecg DIR"),
+        ([], {"mimic_ecg": None}, ConfigError, "Add --mimic-ecg DIR"),
         (["modalities.cxr.window.end=25h"], {}, CohortError, r"cohort is empty: of 62 index events"),
         (["splits.train=1000"], {}, CohortError, "60 samples do not fill"),
         (["candidates.n=50"], {}, CohortError, "expected 49 for lists of 50"),
@@ -242,17 +242,6 @@ def test_the_planted_factors_of_a_synthetic_tree_travel_in_row_order(
     assert cohort.truth is not None
     assert cohort.truth["hadm_id"].tolist() == cohort.samples["hadm_id"].tolist()
     assert cohort.truth["cxr_0"].tolist() == (cohort.samples["hadm_id"] % 2).tolist()
-
-
-def test_describe_tells_and_draws(build: Build) -> None:
-    path = build().path
-    description = describe_cohort(cohort=None, progress=Quiet())
-    text = description.text()
-    for part in ("Attrition", "Splits", "sex F", "AP", "50912 Creatinine", "median age"):
-        assert part in text
-    assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in description.figures)
-    assert {figure.parent for figure in description.figures} == {path / "figures"}
-    json.dumps(description.record())
 
 
 PROGRAM = """

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from symile_clin.errors import SourceError
+from symile_clin.errors import ConfigError, SourceError
 from symile_clin.progress import Quiet
 from symile_clin.sources.catalog import Catalog, source_files
 from symile_clin.sources.convert import convert, find_table
@@ -135,7 +135,7 @@ def test_a_missing_directory_and_a_missing_file_say_which_option_to_check(tmp_pa
         find_table(SPEC, tmp_path / "none")
     with pytest.raises(SourceError, match=r"has no hosp/visits\.csv\.gz.*--mimic-iv"):
         find_table(SPEC, tmp_path)
-    with pytest.raises(SourceError, match="no directory for mimic_iv"):
+    with pytest.raises(ConfigError, match=r"for mimic_iv\. Add --mimic-iv DIR"):
         source_files([SPEC], {})
 
 
