@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,15 @@ class RoomOptions(Strict):
 
 
 class EncoderOptions(Strict):
-    """Base of a room's encoder settings in a training config; `arch` is fixed by each room as a Literal."""
+    """Base of a room's encoder settings in a training config; `arch` is fixed by each room as a Literal.
+
+    A room whose encoders can start from other weights calls these fields `pretrained` and `weights`.
+    """
+
+    def blank(self) -> Self:
+        """The same architecture without weights to start from: a checkpoint fills it, and nothing is downloaded."""
+        start = {"pretrained": "none", "weights": None}
+        return self.model_copy(update={key: value for key, value in start.items() if key in type(self).model_fields})
 
 
 class Modality(ABC):

@@ -39,7 +39,6 @@ class Run:
         run_id: str | None = self.manifest["tracked_as"]
         return run_id
 
-
     def touch(self) -> None:
         """Make this the run that was worked on last, so that the next command takes it by default."""
         (self.path / MANIFEST).touch()

@@ -50,7 +50,7 @@ def test_the_rate_is_the_patients_own() -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_factors_are_what_they_are_called() -> None:
-    normal, axis, ischaemia, block = (_leads(f) for f in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    normal, ischaemia, axis, block = (_leads(f) for f in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
     # left axis deviation: lead I up, aVF down
     assert normal["I"].max() > -normal["I"].min()
     assert normal["aVF"].max() > -normal["aVF"].min()

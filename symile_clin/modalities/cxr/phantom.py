@@ -18,10 +18,10 @@ from PIL import Image
 Canvas = NDArray[np.float32]
 
 # How strongly each finding shows.
-HEART_REACH = (0.30, 0.52)  #: of the left heart border from the midline, without and with an enlarged heart
+HEART_REACH = (0.30, 0.56)  #: of the left heart border from the midline, without and with an enlarged heart
 EFFUSION_HEIGHT = 0.13  #: of the fluid at the chest wall, in film heights
-CONSOLIDATION = 0.80  #: share of the lobe's air that is filled
-EDEMA = 0.65  #: share of the perihilar air that is filled
+CONSOLIDATION = 0.90  #: share of the lobe's air that is filled
+EDEMA = 0.80  #: share of the perihilar air that is filled
 
 PIXELS_PER_UNIT = 112  #: of the canvas, a little less than half the resolution of a small film
 FILM_ASPECT = 1.22  #: height to width of an upright film: one y is 2 * FILM_ASPECT x
@@ -157,11 +157,11 @@ def frontal(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
 
     Args:
         rng: small differences between films of one patient.
-        findings: enlarged heart, pleural effusion, upper right consolidation, perihilar edema; each 0 or 1.
+        findings: enlarged heart, perihilar edema, pleural effusion, upper right consolidation; each 0 or 1.
         habitus: standard normal draws that stay with the patient: soft tissue, build, heart size, depth of breath.
     """
     grid = _grid()
-    enlarged, effusion, consolidation, edema = findings
+    enlarged, edema, effusion, consolidation = findings
     stout, build, heart_size, breath = (float(np.clip(value, -2, 2)) for value in habitus)
     x, y, side = grid.x, grid.y, grid.side
 
@@ -210,7 +210,7 @@ def frontal(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
 def lateral(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence[float]) -> Canvas:
     """A lateral chest on the canvas, the breastbone to the left; arguments as for `frontal`."""
     grid = _grid()
-    enlarged, effusion, consolidation, edema = findings
+    enlarged, edema, effusion, consolidation = findings
     stout, build, heart_size, breath = (float(np.clip(value, -2, 2)) for value in habitus)
     x, y = grid.x, grid.y
     clouds = grid.clouds(rng)

@@ -18,7 +18,7 @@ from symile_clin.modalities.cxr import phantom
 from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, METADATA
 from symile_clin.modalities.synthetic_ids import scattered_id
 
-FACTORS: Final = 4  #: enlarged heart, pleural effusion, upper right consolidation, perihilar edema
+FACTORS: Final = 4  #: enlarged heart, perihilar edema, pleural effusion, upper right consolidation
 
 # How much films differ for other reasons.
 NOISE: Final = 0.008
@@ -124,7 +124,7 @@ def _describe(view: str, views: Sequence[str], time: datetime, film: NDArray[np.
 
 def _labels(rng: np.random.Generator, findings: Sequence[int]) -> dict[str, float | None]:
     """CheXpert labels that agree with what is shown: 1.0, seldom -1.0; 0.0 or no mention where it is not."""
-    enlarged, effusion, consolidation, edema = findings
+    enlarged, edema, effusion, consolidation = findings
     shown = {
         "Cardiomegaly": enlarged,
         "Pleural Effusion": effusion,

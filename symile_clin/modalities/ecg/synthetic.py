@@ -15,7 +15,7 @@ from symile_clin.modalities.ecg.tables import RECORDS
 from symile_clin.modalities.ecg.waveform import twelve_leads
 from symile_clin.modalities.synthetic_ids import scattered_id
 
-FACTORS: Final = 3  #: left axis deviation, ST depression with inverted T, right bundle branch block
+FACTORS: Final = 3  #: ST depression with inverted T, left axis deviation, right bundle branch block
 
 # Records of an admission: hours after admittime, and how often there is one.
 RECORDINGS: Final = (

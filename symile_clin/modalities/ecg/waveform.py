@@ -17,10 +17,10 @@ from symile_clin.modalities.ecg.preprocess import LEADS, RATE_HZ, SAMPLES
 # How strongly each factor shows.
 LEFT_AXIS: Final = (1.25, -0.60, 0.45)  #: main QRS vector of left axis deviation with a strong left ventricle, in mV
 NORMAL_AXIS: Final = (0.95, 0.75, 0.25)
-T_INVERTED: Final = (-0.30, -0.22, -0.05)
-ST_DEPRESSION: Final = (-0.14, -0.12, 0.06)
+T_INVERTED: Final = (-0.36, -0.26, -0.05)
+ST_DEPRESSION: Final = (-0.17, -0.14, 0.06)
 T_UPRIGHT: Final = (0.30, 0.24, -0.16)
-LATE_RIGHT: Final = (-0.85, -0.05, -0.75)  #: the late vector of right bundle branch block
+LATE_RIGHT: Final = (-1.05, -0.05, -0.95)  #: the late vector of right bundle branch block
 NOISE_MV: Final = 0.012
 WANDER_MV: Final = 0.06
 
@@ -55,7 +55,7 @@ def twelve_leads(
 
     Args:
         rng: beats, baseline and noise of this record.
-        factors: left axis deviation, ST depression with inverted T, right bundle branch block; each 0 or 1.
+        factors: ST depression with inverted T, left axis deviation, right bundle branch block; each 0 or 1.
         constitution: standard normal draws that stay with the patient: heart rate, direction and size of the vector.
     """
     rate, turn, size = (float(np.clip(value, -2, 2)) for value in constitution)
@@ -87,7 +87,7 @@ def _tilt(angle: float) -> NDArray[np.float64]:
 
 def _beat(factors: Sequence[int], beat: float) -> NDArray[np.float64]:
     """The heart vector over one beat, (samples, 3); the R wave peaks 0.3 s after its start."""
-    left_axis, ischaemia, block = factors
+    ischaemia, left_axis, block = factors
     stretch = float(np.sqrt(beat / RATE_HZ))  # repolarisation follows the square root of the beat's length
     main = LEFT_AXIS if left_axis else NORMAL_AXIS
     waves = [  # time from the R wave and width in seconds, vector in mV

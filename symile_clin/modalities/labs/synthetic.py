@@ -16,13 +16,15 @@ from symile_clin.modalities.labs.tables import D_LABITEMS, LABEVENTS
 
 #: What each factor shifts, itemid -> standard deviations; items worked out from these follow.
 PICTURES: Final[tuple[Mapping[int, float], ...]] = (
-    # renal failure: creatinine, urea nitrogen, potassium, phosphate, bicarbonate
-    {50912: 2.4, 51006: 2.4, 50971: 1.2, 50970: 1.4, 50882: -1.2},
-    # anaemia: haemoglobin (and so haematocrit and red cells), RDW
-    {51222: -2.5, 51277: 1.8},
-    # inflammation: white cells, lymphocytes (and so neutrophils), immature granulocytes, albumin
-    {51301: 2.3, 51244: -2.3, 52135: 1.4, 50862: -0.8},
-)
+    # renal failure: creatinine, urea nitrogen, potassium, phosphate, magnesium, bicarbonate, anion gap
+    {50912: 2.4, 51006: 2.4, 50971: 1.4, 50970: 1.6, 50960: 1.0, 50882: -1.4, 50868: 1.4},
+    # anaemia of iron deficiency: haemoglobin (and so haematocrit and red cells), MCH, MCHC (and so MCV), RDW, platelets
+    {51222: -3.2, 51248: -2.6, 51249: -1.6, 51277: 2.6, 52172: 1.0, 51265: 1.2},
+    # sepsis: white cells, lymphocytes, eosinophils, monocytes (and so neutrophils), immature granulocytes, INR (and so
+    # PT), PTT, glucose, calcium, albumin, lactate
+    {51301: 2.6, 51244: -2.6, 51200: -2.0, 51254: -1.4, 52135: 2.0, 51237: 2.2, 51275: 1.8, 50931: 1.8, 50893: -1.8,
+     50862: -1.6, 50813: 1.8},
+)  # fmt: skip
 FACTORS: Final = len(PICTURES)
 PANEL_CORRELATION: Final = 0.2  #: of any two items of a panel, before the pictures
 DRAW_NOISE: Final = 0.15  #: of repeated draws, in standard deviations of the item
