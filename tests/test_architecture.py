@@ -84,10 +84,12 @@ def test_every_public_thing_has_a_docstring() -> None:
         tree = ast.parse(path.read_text())
         if path.read_text().strip() and not ast.get_docstring(tree):
             missing.append(_relative(path))
-        for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if public and not ast.get_docstring(node):
-                missing.append(f"{_relative(path)}:{node.name}")
+        named = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        missing += [
+            f"{_relative(path)}:{node.name}"
+            for node in named
+            if not node.name.startswith("_") and not ast.get_docstring(node)
+        ]
     assert missing == []
 
 

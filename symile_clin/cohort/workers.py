@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import islice
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -17,10 +18,12 @@ R = TypeVar("R")
 CHUNK: Final = 32
 #: Chunks in flight per worker: enough to keep it busy, few enough to hold no more than that in memory.
 AHEAD: Final = 4
+#: Work that would take less than this in one process is not worth starting others for.
+WORTH_STARTING_SECONDS = 5.0
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """Maps functions over items in worker processes, started at the first use; with one worker in this process.
+    """Maps functions over items in worker processes, started where the first items show that it is worth it.
 
     Args:
         count: of processes; None takes one per core this process may use.
@@ -32,19 +35,25 @@ class Workers(AbstractContextManager["Workers"]):
 
     def map(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> Iterator[R]:
         """`function` of chunks of `items`; its results one by one, in order."""
-        chunks: Iterable[Sequence[T]] = (items[i : i + CHUNK] for i in range(0, len(items), CHUNK))
-        if self.count == 1 or len(items) <= CHUNK:
-            for chunk in chunks:
-                yield from function(chunk)
+        chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
+        if chunks and self._pool is None:
+            started = time.monotonic()
+            yield from function(chunks.pop(0))
+            seconds = (time.monotonic() - started) * len(chunks)
+            if self.count == 1 or seconds < WORTH_STARTING_SECONDS:
+                for chunk in chunks:
+                    yield from function(chunk)
+                return
+        if not chunks:
             return
         pool = self._start()
-        waiting: list[Future[list[R]]] = []
-        remaining = iter(chunks)
-        while True:
-            waiting += [pool.submit(function, chunk) for chunk in islice(remaining, self.count * AHEAD - len(waiting))]
-            if not waiting:
-                return
-            yield from waiting.pop(0).result()
+        waiting: deque[Future[list[R]]] = deque()
+        for chunk in chunks:
+            if len(waiting) == self.count * AHEAD:
+                yield from waiting.popleft().result()
+            waiting.append(pool.submit(function, chunk))
+        while waiting:
+            yield from waiting.popleft().result()
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:

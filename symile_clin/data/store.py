@@ -35,7 +35,8 @@ class StoredArray:
     def take(self, rows: Rows) -> NDArray[Any]:
         """Samples `rows` in that order, shape (len(rows), *shape), as a copy."""
         if len(self._parts) == 1:
-            return self._parts[0][rows - self._starts[0]]
+            whole: NDArray[Any] = self._parts[0][rows - self._starts[0]]
+            return whole
         out = np.empty((len(rows), *self.shape), dtype=self.dtype)
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(part_of):

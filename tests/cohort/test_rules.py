@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from symile_clin.cohort import workers
 from symile_clin.cohort.build import Assembled
 from symile_clin.errors import CohortError
 from tests.cohort.tree import ADMITTED, HOUR, Tree, build, header, jpeg, waveform
@@ -346,7 +347,8 @@ def test_an_empty_cohort_shows_where_the_admissions_went(tmp_path: Path) -> None
     assert caught.value.exit_code == 3
 
 
-def test_workers_change_nothing(tmp_path: Path) -> None:
+def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WORTH_STARTING_SECONDS", 0.0)
     tree = Tree(tmp_path)
     for number in range(40):
         tree.complete(10_000_001 + number, 20_000_001 + number)

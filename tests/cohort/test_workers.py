@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import pytest
 
+from symile_clin.cohort import workers
 from symile_clin.cohort.workers import CHUNK, Workers
 from symile_clin.errors import SourceError
 
@@ -16,15 +18,27 @@ import sys
 from functools import partial
 from symile_clin.cohort.opening import ask_valid
 from symile_clin.cohort.spec import load_spec
+from symile_clin.cohort import workers
 from symile_clin.cohort.workers import Workers
 from symile_clin.modalities.registry import ROOMS
 from tests.cohort.test_workers import heavy_modules
 
 if __name__ == "__main__":
+    workers.WORTH_STARTING_SECONDS = 0.0
     modality = load_spec("demo", (), ROOMS).make_modalities(ROOMS)["cxr"]
     with Workers(2) as pool:
-        print(sorted(set(pool.map(partial(heavy_modules, modality), range(200)))))
+        print(sorted(set(list(pool.map(partial(heavy_modules, modality), range(200)))[32:])))
 """
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes start however little there is to do."""
+    monkeypatch.setattr(workers, "WORTH_STARTING_SECONDS", 0.0)
+
+
+def process_ids(items: Sequence[int]) -> list[int]:
+    return [os.getpid() for _ in items]
 
 
 def square(items: Sequence[int]) -> list[int]:
@@ -40,6 +54,7 @@ def heavy_modules(_modality: object, items: Sequence[int]) -> list[str]:
     return [",".join(heavy) or "none" for _ in items]
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("count", [1, 2])
 def test_results_come_in_order(count: int) -> None:
     items = list(range(10 * CHUNK + 3))
@@ -48,6 +63,20 @@ def test_results_come_in_order(count: int) -> None:
         assert list(pool.map(square, [])) == []
 
 
+def test_little_work_starts_no_process() -> None:
+    with Workers(2) as pool:
+        assert set(pool.map(process_ids, range(3 * CHUNK))) == {os.getpid()}
+
+
+@pytest.mark.usefixtures("eager")
+def test_much_work_goes_to_other_processes() -> None:
+    with Workers(2) as pool:
+        found = list(pool.map(process_ids, range(20 * CHUNK)))
+        assert os.getpid() not in found[CHUNK:]
+        assert set(pool.map(process_ids, range(3))) <= set(found)
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_error_crosses_the_process_border_whole(count: int) -> None:
     with Workers(count) as pool, pytest.raises(SourceError, match=r"no file\. expected one\. Look at 0"):

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from symile_clin import files
+from symile_clin.cohort import workers
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import BusyError, CohortError, ConfigError, SourceError, SymileClinError
 from symile_clin.pipeline.cohorts import BuildResult, build_cohort, modalities_of
@@ -107,7 +108,10 @@ def test_attrition_and_events_add_up(build: Build) -> None:
     assert (refused["modality"], refused["reason"], refused["detail"]) == ("cxr", "truncated", "no end-of-image marker")
 
 
-def test_equal_inputs_give_an_equal_hash_whatever_the_place_and_the_workers(build: Build) -> None:
+def test_equal_inputs_give_an_equal_hash_whatever_the_place_and_the_workers(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WORTH_STARTING_SECONDS", 0.0)
     first = build(out=Path("a"))
     second = build(out=Path("elsewhere/b"), workers=2)
     assert first.hash == second.hash
@@ -247,10 +251,12 @@ def test_the_planted_factors_of_a_synthetic_tree_travel_in_row_order(
 PROGRAM = """
 import sys
 from pathlib import Path
+from symile_clin.cohort import workers
 from symile_clin.pipeline.cohorts import build_cohort
 from symile_clin.progress import Quiet
 
 if __name__ == "__main__":
+    workers.WORTH_STARTING_SECONDS = 0.0
     source = Path(sys.argv[1])
     roots = {name: source / name for name in ("mimic_iv", "mimic_cxr", "mimic_ecg")}
     build_cohort(spec=str(source / "tiny.yaml"), workers=2, tracking_uri=None, progress=Quiet(), **roots)

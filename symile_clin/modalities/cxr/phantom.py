@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Canvas = NDArray[np.float32]
+Canvas = NDArray[Any]  # float32; numpy types lose track of it in arithmetic
 
 # How strongly each finding shows.
 HEART_REACH = (0.30, 0.56)  #: of the left heart border from the midline, without and with an enlarged heart
@@ -33,7 +34,8 @@ _X_REACH, _Y_REACH = 1.40, 0.08
 def _edge(distance: Canvas, softness: float) -> Canvas:
     """0 outside, 1 inside, a smooth step of the given half-width between; `distance` is positive inside."""
     step = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
-    return step * step * (3 - 2 * step)
+    smooth: Canvas = step * step * (3 - 2 * step)
+    return smooth
 
 
 class _Grid:
@@ -66,7 +68,8 @@ class _Grid:
     def blob(self, x: float, y: float, width: float, height: float) -> Canvas:
         """A Gaussian spot of height 1."""
         across = np.exp(-0.5 * ((self.x - x) / width) ** 2)
-        return np.exp(-0.5 * ((self.y - y) / height) ** 2) * across
+        spot: Canvas = np.exp(-0.5 * ((self.y - y) / height) ** 2) * across
+        return spot
 
     def clouds(self, rng: np.random.Generator) -> Canvas:
         """Smooth noise of standard deviation about 0.8."""
@@ -105,13 +108,15 @@ def _rib_profile() -> Canvas:
     """Brightness across one rib and the space below it: two bright cortices with marrow between them."""
     across = np.abs(np.linspace(0, 1, 512, endpoint=False, dtype=np.float32) - 0.3)
     cortex = np.exp(-0.5 * ((across - 0.19) / 0.035) ** 2)
-    return (0.6 * _edge(0.22 - across, 0.05) + 0.5 * cortex).astype(np.float32)
+    profile: Canvas = (0.6 * _edge(0.22 - across, 0.05) + 0.5 * cortex).astype(np.float32)
+    return profile
 
 
 def _ribs(count: Canvas) -> Canvas:
     """Ribs: the whole part of `count` is the rib's number, its fraction the place across it."""
     profile = _rib_profile()
-    return profile[(count * profile.size).astype(np.int32) & (profile.size - 1)]
+    ribs: Canvas = profile[(count * profile.size).astype(np.int32) & (profile.size - 1)]
+    return ribs
 
 
 @functools.cache
@@ -204,7 +209,8 @@ def frontal(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
         + girdle
         + 0.006 * clouds
     )
-    return (grid.body * np.clip(tissue, 0.02, 1)).astype(np.float32)
+    chest: Canvas = (grid.body * np.clip(tissue, 0.02, 1)).astype(np.float32)
+    return chest
 
 
 def lateral(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence[float]) -> Canvas:
@@ -252,7 +258,8 @@ def lateral(rng: np.random.Generator, findings: Sequence[int], habitus: Sequence
         + 0.08 * np.exp(-0.5 * ((x - sternum) / 0.03) ** 2)
         + 0.006 * clouds
     )
-    return (body * np.clip(tissue, 0.02, 1)).astype(np.float32)
+    chest: Canvas = (body * np.clip(tissue, 0.02, 1)).astype(np.float32)
+    return chest
 
 
 def place(

@@ -162,7 +162,7 @@ def _film(
         shift=(float(rng.normal(0, SHIFT)), float(rng.normal(0, SHIFT))),
     )
     image = image + np.float32(NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
-    film = np.clip(image * BRIGHTEST + DARKEST, DARKEST, BRIGHTEST).astype(np.uint16)
+    film: NDArray[np.uint16] = np.clip(image * BRIGHTEST + DARKEST, DARKEST, BRIGHTEST).astype(np.uint16)
     # The marker names the patient's side it lies on; the patient's left is on the image's right.
     on_right = bool(rng.random() < 0.5)
     marker = _marker("L" if on_right else "R", short // 22)

@@ -103,4 +103,5 @@ def _beat(factors: Sequence[int], beat: float) -> NDArray[np.float64]:
         waves.append((0.062, 0.019, LATE_RIGHT))
     time = np.arange(round(0.95 * RATE_HZ)) / RATE_HZ - 0.3
     shape = np.stack([np.exp(-0.5 * ((time - centre) / width) ** 2) for centre, width, _ in waves], axis=1)
-    return shape @ np.array([vector for _, _, vector in waves])
+    vectors: NDArray[np.float64] = shape @ np.array([vector for _, _, vector in waves])
+    return vectors
