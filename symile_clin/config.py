@@ -49,7 +49,7 @@ class TrainingConfig(Strict):
     """
 
     epochs: PositiveInt
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=3)]
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.01
     decay_all: bool = False

@@ -124,3 +124,11 @@ def test_help_imports_nothing_heavy() -> None:
 def test_rooms_are_cheap_to_import() -> None:
     loaded = _modules_after("import symile_clin.modalities.registry")
     assert loaded.isdisjoint({"torch", "torchvision", "monai", "mlflow", "matplotlib", "duckdb"})
+
+
+def test_a_command_stays_a_function_whatever_was_imported_before() -> None:
+    loaded = _modules_after(
+        "import symile_clin.pipeline as pipeline\n"
+        "for name in 2 * list(pipeline._HOME): assert type(getattr(pipeline, name)).__name__ == 'function', name"
+    )
+    assert "torch" in loaded

@@ -1,6 +1,7 @@
 """The program's commands as functions: wiring only. `symile_clin.pipeline.<command>(**flat_kwargs)`.
 
-A command is imported when it is asked for, so that building a cohort never loads torch.
+A command is imported when it is asked for, so that building a cohort never loads torch. No module here is called like a
+command: importing it would put the module in the function's place.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
-    from symile_clin.pipeline.demo import demo as demo
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
-    from symile_clin.pipeline.evaluate import evaluate as evaluate
-    from symile_clin.pipeline.synth import synth as synth
-    from symile_clin.pipeline.train import train as train
-    from symile_clin.pipeline.ui import ui as ui
+    from symile_clin.pipeline.evaluation import evaluate as evaluate
+    from symile_clin.pipeline.server import ui as ui
+    from symile_clin.pipeline.session import demo as demo
+    from symile_clin.pipeline.synthesis import synth as synth
+    from symile_clin.pipeline.training import train as train
 
 _HOME = {
     "build_cohort": "cohorts",
     "describe_cohort": "describe",
-    "demo": "demo",
-    "evaluate": "evaluate",
-    "synth": "synth",
-    "train": "train",
-    "ui": "ui",
+    "demo": "session",
+    "evaluate": "evaluation",
+    "synth": "synthesis",
+    "train": "training",
+    "ui": "server",
 }
 
 

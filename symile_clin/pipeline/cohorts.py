@@ -247,7 +247,7 @@ def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress:
     if given:
         option = "--" + next(iter(given)).replace("_", "-")
         raise ConfigError(f"--demo and {option} were both given", remedy="Leave one of them out")
-    from symile_clin.pipeline.synth import synth
+    from symile_clin.pipeline.synthesis import synth
     from symile_clin.synthetic.tree import DIRECTORIES
 
     tree = Path(SYNTHETIC_ROOT) / DEMO_SPEC

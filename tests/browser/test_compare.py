@@ -73,7 +73,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 def server(store: tuple[Path, dict[str, str]]) -> Iterator[str]:
     """The address of `symile-clin ui`, started and ended as a person does it."""
     port = free_port()
-    code = "import sys; from symile_clin.pipeline.ui import ui; from symile_clin.progress import Console\n"
+    code = "import sys; from symile_clin.pipeline.server import ui; from symile_clin.progress import Console\n"
     code += "print(ui(port=int(sys.argv[1]), progress=Console()).text())"
     command = [sys.executable, "-c", code, str(port)]
     pipe = subprocess.PIPE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from symile_clin.errors import BusyError, NotFoundError, TrackingError
-from symile_clin.pipeline.ui import ALLOWED_HOSTS, HOST, ui
+from symile_clin.pipeline.server import ALLOWED_HOSTS, HOST, ui
 from symile_clin.progress import Quiet
 
 

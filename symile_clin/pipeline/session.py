@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from symile_clin.pipeline.cohorts import BuildResult, build_cohort
-from symile_clin.pipeline.evaluate import EvalResult, evaluate
-from symile_clin.pipeline.train import TrainResult, train
+from symile_clin.pipeline.evaluation import EvalResult, evaluate
+from symile_clin.pipeline.training import TrainResult, train
 from symile_clin.progress import Progress
 from symile_clin.schema import TRACKING_URI
 

@@ -14,8 +14,8 @@ import pytest
 
 from symile_clin import files
 from symile_clin.errors import ConfigError
-from symile_clin.pipeline import synth as command
-from symile_clin.pipeline.synth import SynthResult, synth
+from symile_clin.pipeline import synthesis as command
+from symile_clin.pipeline.synthesis import SynthResult, synth
 from symile_clin.progress import Quiet
 
 PATIENTS = 24  # two chunks
@@ -150,7 +150,7 @@ def test_the_result_says_what_a_perfect_model_could_reach(tree: Path) -> None:
 
 def test_writing_patients_never_loads_torch(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from symile_clin.pipeline.synth import synth; "
+        "import sys; from pathlib import Path; from symile_clin.pipeline.synthesis import synth; "
         "from symile_clin.progress import Quiet; "
         f"synth(out=Path({str(tmp_path / 'tree')!r}), patients=1, seed=0, dicom=True, workers=1, progress=Quiet()); "
         "sys.exit('torch' in sys.modules)"
