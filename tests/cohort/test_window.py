@@ -84,7 +84,7 @@ def test_ranks_are_those_of_the_row_by_row_join(take: Take, include_start: bool,
         expected = oracle(index, events, **window, take=take)
         shuffled = events.sample(frac=1, random_state=seed)
         ranked = rank_events(_table(index), _table(shuffled), **window, take=take)
-        found = ranked.to_pyarrow().to_pandas()
+        found = _run(ranked)
         assert len(expected) > 20
         order = ["sample_id", "key", "rank"]
         columns = [*order, "event_id", "event_time", "subject_id", "payload"]
@@ -106,7 +106,7 @@ def test_ties_by_hand(take: Take, order: list[int]) -> None:
     ranked = rank_events(
         _table(index), _table(events), start=-3 * HOUR, end=3 * HOUR, include_start=True, include_end=True, take=take
     )
-    assert ranked.order_by("rank").to_pyarrow()["event_id"].to_pylist() == order
+    assert _run(ranked.order_by("rank"))["event_id"].tolist() == order
 
 
 def test_text_ids_order_as_bytes() -> None:
@@ -115,7 +115,17 @@ def test_text_ids_order_as_bytes() -> None:
     ranked = rank_events(
         _table(index), _table(events), start=-HOUR, end=HOUR, include_start=True, include_end=True, take="earliest"
     )
-    assert ranked.order_by("rank").to_pyarrow()["event_id"].to_pylist() == ["10", "9", "B", "a", "b"]
+    assert _run(ranked.order_by("rank"))["event_id"].tolist() == ["10", "9", "B", "a", "b"]
+
+
+def _run(ranked: ibis.Table) -> pd.DataFrame:
+    """Rows of an expression, by an engine that is closed again."""
+    engine = ibis.duckdb.connect()
+    try:
+        frame: pd.DataFrame = engine.to_pyarrow(ranked).to_pandas()
+        return frame
+    finally:
+        engine.disconnect()
 
 
 def _table(frame: pd.DataFrame) -> ibis.Table:
