@@ -117,20 +117,16 @@ def resolve_config(raw: Mapping[str, Any], *, source: str, modalities: Mapping[s
     if found:
         raise_problems(found, source=source)
     config = RunConfig.model_validate(raw)
-    name = config.objective["name"]
-    return config.model_copy(
-        update={
-            "objective": {"name": name, **OBJECTIVES[name].Options.model_validate(_options(raw)).model_dump()},
-            "model": config.model.model_copy(
-                update={
-                    "encoders": {
-                        key: modality.Encoder.model_validate(encoders.get(key, {})).model_dump()
-                        for key, modality in modalities.items()
-                    }
-                }
-            ),
-        }
-    )
+    name = str(config.objective["name"])
+    objective = {"name": name, **_written_out(OBJECTIVES[name].Options, _options(raw))}
+    written = {key: _written_out(modality.Encoder, encoders.get(key, {})) for key, modality in modalities.items()}
+    model = config.model.model_copy(update={"encoders": written})
+    return config.model_copy(update={"objective": objective, "model": model})
+
+
+def _written_out(settings: type[Strict], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with their defaults, in the plain types that YAML gives back, so that a saved config compares equal."""
+    return settings.model_validate(given).model_dump(mode="json")
 
 
 def encoder_options(config: RunConfig, modalities: Mapping[str, Modality]) -> dict[str, EncoderOptions]:
@@ -152,7 +148,7 @@ def flatten(config: RunConfig) -> dict[str, object]:
         else:
             flat[prefix] = value
 
-    walk("", config.model_dump())
+    walk("", config.model_dump(mode="json"))
     return flat
 
 

@@ -118,7 +118,7 @@ def train(
         f"Training {config.objective['name']} with preset {config.preset}, seed {config.seed}, on cohort {opened.path} "
         f"({len(opened.rows('train')):,} train samples), device {chosen}."
     )
-    files.write_text(directory / CONFIG, dump_yaml(config.model_dump()))
+    files.write_text(directory / CONFIG, dump_yaml(config.model_dump(mode="json")))
     tracker = open_tracker(
         tracking_uri,
         kind="train",
@@ -199,7 +199,7 @@ def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) 
     """A finished run with the same settings from the same cohort: training again would give the same numbers."""
     for path in sorted(root.glob(f"{name or '*'}/{MANIFEST}")):
         run = open_run(root, path.parent.name)
-        if run.config == config.model_dump() and run.manifest["cohort"]["hash"] == cohort.hash:
+        if run.config == config.model_dump(mode="json") and run.manifest["cohort"]["hash"] == cohort.hash:
             return run
     return None
 
