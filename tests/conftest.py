@@ -1,1 +1,73 @@
-"""Shared fixtures."""
+"""Shared fixtures: the session of a new user, in which every command of the README has run once."""
+
+import http.client
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+COMMAND = Path(sys.executable).with_name("symile-clin")
+TREE = "data/synthetic/demo"
+
+
+def readme_commands() -> list[str]:
+    """Lines of the README's bash blocks without their comments, and commands that its prose promises."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    promised = re.findall(r"^`(symile-clin [a-z ]+)`", README.read_text(), flags=re.MULTILINE)
+    return [line for line in lines if line.startswith("symile-clin ")] + promised
+
+
+@pytest.fixture(scope="session")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every command of the README has run."""
+    folder = tmp_path_factory.mktemp("session")
+    for command in readme_commands():
+        if command == "symile-clin ui":
+            _open_and_interrupt(folder)
+        else:
+            _run(command, folder)
+    return folder
+
+
+def _run(command: str, folder: Path) -> None:
+    if "DIR" in command:
+        for option, source in (("iv", "mimic-iv"), ("cxr", "mimic-cxr-jpg"), ("ecg", "mimic-iv-ecg")):
+            command = command.replace(f"--mimic-{option} DIR", f"--mimic-{option} {TREE}/{source}")
+        command += " --set splits.train=400 --set splits.val=50"
+    done = subprocess.run(
+        [COMMAND, *command.split()[1:]], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert "Warning" not in done.stderr, f"{command}\n{done.stderr}"
+    assert str(folder) not in done.stdout, "an absolute path in what a user would paste into a report"
+
+
+def _open_and_interrupt(folder: Path) -> None:
+    port = "5917"
+    with subprocess.Popen([COMMAND, "ui", "--port", port], cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            deadline = time.monotonic() + 120
+            while not _answers(int(port)):
+                assert server.poll() is None, server.stderr.read() if server.stderr else ""
+                assert time.monotonic() < deadline, "the UI does not answer"
+                time.sleep(0.5)
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

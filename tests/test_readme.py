@@ -4,28 +4,10 @@ The two make targets are CI's own way in. Everything else runs as written; `DIR`
 tree, and the paper's split sizes become ones that fit it.
 """
 
-import http.client
 import json
-import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import pytest
-
-README = Path(__file__).parents[1] / "README.md"
-COMMAND = Path(sys.executable).with_name("symile-clin")
-TREE = "data/synthetic/demo"
-
-
-def readme_commands() -> list[str]:
-    """Lines of the README's bash blocks without their comments, and commands that its prose promises."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    promised = re.findall(r"^`(symile-clin [a-z ]+)`", README.read_text(), flags=re.MULTILINE)
-    return [line for line in lines if line.startswith("symile-clin ")] + promised
+from tests.conftest import README, readme_commands
 
 
 def test_the_readme_holds_the_session_of_the_design() -> None:
@@ -40,57 +22,8 @@ def test_the_readme_holds_the_session_of_the_design() -> None:
     assert README.read_text().index("make demo") < README.read_text().index("make test") < 2000
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every command of the README has run."""
-    folder = tmp_path_factory.mktemp("session")
-    for command in readme_commands():
-        if command == "symile-clin ui":
-            _open_and_interrupt(folder)
-        else:
-            _run(command, folder)
-    return folder
-
-
-def _run(command: str, folder: Path) -> None:
-    if "DIR" in command:
-        for option, source in (("iv", "mimic-iv"), ("cxr", "mimic-cxr-jpg"), ("ecg", "mimic-iv-ecg")):
-            command = command.replace(f"--mimic-{option} DIR", f"--mimic-{option} {TREE}/{source}")
-        command += " --set splits.train=400 --set splits.val=50"
-    done = subprocess.run(
-        [COMMAND, *command.split()[1:]], cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    assert "Warning" not in done.stderr, f"{command}\n{done.stderr}"
-    assert str(folder) not in done.stdout, "an absolute path in what a user would paste into a report"
-
-
-def _open_and_interrupt(folder: Path) -> None:
-    port = "5917"
-    with subprocess.Popen([COMMAND, "ui", "--port", port], cwd=folder, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            deadline = time.monotonic() + 120
-            while not _answers(int(port)):
-                assert server.poll() is None, server.stderr.read() if server.stderr else ""
-                assert time.monotonic() < deadline, "the UI does not answer"
-                time.sleep(0.5)
-        finally:
-            server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-def _metrics(session: Path, run: str) -> dict[str, float]:
+def run_metrics(session: Path, run: str) -> dict[str, float]:
+    """metrics.json of a run of the session."""
     metrics: dict[str, float] = json.loads((session / "runs" / run / "eval" / "test" / "metrics.json").read_text())
     return metrics
 
@@ -112,7 +45,7 @@ def test_the_session_ends_with_everything_in_its_place(session: Path) -> None:
 
 
 def test_the_demo_is_planted_as_promised_and_symile_finds_the_synergy(session: Path) -> None:
-    symile, clip = _metrics(session, "demo-symile-1"), _metrics(session, "demo-clip-1")
+    symile, clip = run_metrics(session, "demo-symile-1"), run_metrics(session, "demo-clip-1")
     target = "test/cxr/recall_at_1"
     assert symile[f"{target}_n"] >= 250
     assert symile[f"{target}_chance"] == 0.1
