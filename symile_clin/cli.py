@@ -53,6 +53,9 @@ def _tracking_options(command: Command) -> Command:
         command
     )
     command = click.option("--no-tracking", is_flag=True, help="Record nothing in MLflow.")(command)
+    command = click.option(
+        "--allow-remote-tracking", is_flag=True, help="Let --tracking-uri be a server; the agreement is yours to keep."
+    )(command)
     return click.option(
         "--log-patient-level",
         is_flag=True,

@@ -105,6 +105,7 @@ def build_cohort(
     workers: int | None = None,
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
+    allow_remote_tracking: bool = False,
     progress: Progress,
 ) -> BuildResult:
     """Build a cohort directory, unless the same one is there already.
@@ -118,6 +119,7 @@ def build_cohort(
         workers: processes; one per core by default. Their number changes nothing in the cohort.
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: nothing that a build records is patient-level; said in the run's tags only.
+        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
 
     Raises:
         ConfigError, NotFoundError: a spec or option that cannot be understood.
@@ -155,6 +157,7 @@ def build_cohort(
         cohort_hash=cohort.hash,
         synthetic=cohort.synthetic,
         log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
         progress=progress,
     )
     tracker.params(_flat(cohort.spec))

@@ -62,6 +62,7 @@ def evaluate(
     device: str = "auto",
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
+    allow_remote_tracking: bool = False,
     progress: Progress,
 ) -> EvalResult:
     """Measure how well a run's best checkpoint retrieves the cohort's target.
@@ -73,6 +74,7 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: also send patient-level artefacts of real patients.
+        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
 
     Raises:
         NotFoundError: no finished run, or its cohort is gone.
@@ -114,6 +116,7 @@ def evaluate(
             trained_here=trained_here,
             device=chosen.type,
             log_patient_level=log_patient_level,
+            allow_remote_tracking=allow_remote_tracking,
             progress=progress,
         )
     return EvalResult(
@@ -148,6 +151,7 @@ def _track(
     trained_here: bool,
     device: str,
     log_patient_level: bool,
+    allow_remote_tracking: bool,
     progress: Progress,
 ) -> None:
     """A child run of the training run; on the training cohort the results go onto the training run itself, too."""
@@ -159,6 +163,7 @@ def _track(
         cohort_hash=cohort.hash,
         synthetic=cohort.synthetic,
         log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
         tags={"objective": run.config["objective"]["name"], "split": split, "device": device},
         parent_run_id=run.tracked_as,
         progress=progress,
@@ -174,5 +179,6 @@ def _track(
             metrics=evaluation.metrics,
             artifacts=evaluation.artifacts,
             allow_patient_level=cohort.synthetic or log_patient_level,
+            allow_remote=allow_remote_tracking,
             progress=progress,
         )

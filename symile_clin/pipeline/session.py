@@ -44,10 +44,15 @@ def demo(
     device: str = "auto",
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
+    allow_remote_tracking: bool = False,
     progress: Progress,
 ) -> DemoResult:
     """Build the demo cohort, train its preset, evaluate it with the paper's ten bootstrap resamples."""
-    tracking: dict[str, Any] = {"tracking_uri": tracking_uri, "log_patient_level": log_patient_level}
+    tracking: dict[str, Any] = {
+        "tracking_uri": tracking_uri,
+        "log_patient_level": log_patient_level,
+        "allow_remote_tracking": allow_remote_tracking,
+    }
     progress.say("1 of 3: symile-clin cohort build --demo")
     build = build_cohort(demo=True, progress=progress, **tracking)
     progress.say("2 of 3: symile-clin train")

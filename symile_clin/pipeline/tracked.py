@@ -19,6 +19,7 @@ def open_tracker(
     cohort_hash: str,
     synthetic: bool,
     log_patient_level: bool,
+    allow_remote_tracking: bool,
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
     progress: Progress,
@@ -31,6 +32,7 @@ def open_tracker(
         cohort_hash: links the runs of one cohort.
         synthetic: synthetic patients' pictures and embeddings are recorded without asking.
         log_patient_level: record real patients', too; said in the tags.
+        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
         parent_run_id: the training run of an evaluation.
 
     Raises:
@@ -52,5 +54,6 @@ def open_tracker(
         },
         parent_run_id=parent_run_id,
         allow_patient_level=synthetic or log_patient_level,
+        allow_remote=allow_remote_tracking,
         progress=progress,
     )

@@ -78,6 +78,7 @@ def train(
     device: str = "auto",
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
+    allow_remote_tracking: bool = False,
     progress: Progress,
 ) -> TrainResult:
     """Train one model.
@@ -91,6 +92,7 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: also send patient-level artefacts of real patients.
+        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
 
     Raises:
         NotFoundError: no such cohort or preset.
@@ -128,6 +130,7 @@ def train(
         synthetic=opened.synthetic,
         tags={"objective": config.objective["name"], "preset": config.preset, "device": chosen.type},
         log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
         progress=progress,
     )
     tracker.params(flatten(config))

@@ -47,7 +47,8 @@ def database_of(uri: str, *, allow_remote: bool = False) -> Path | None:
         raise TrackingError(
             f"a tracking store at {scheme}:// may be on another machine",
             expected="a local one such as sqlite:///mlflow.db",
-            remedy="MIMIC's data use agreement forbids sharing the data and what is derived from them",
+            remedy="MIMIC's data use agreement forbids sharing the data and what is derived from them; "
+            "if the place is yours, say --allow-remote-tracking",
         )
     return None
 
