@@ -138,8 +138,12 @@ def encoder_options(config: RunConfig, modalities: Mapping[str, Modality]) -> di
 
 
 def flatten(config: RunConfig) -> dict[str, object]:
-    """The resolved config as flat `a.b.c` names, the same names for every objective."""
-    flat: dict[str, object] = {}
+    """The resolved config as flat `a.b.c` names, the same names for every objective, so that runs compare.
+
+    An option that only other objectives have is "-".
+    """
+    flat: dict[str, object] = {"objective.name": config.objective["name"]}
+    flat |= {f"objective.{option}": "-" for one in OBJECTIVES.values() for option in sorted(one.Options.model_fields)}
 
     def walk(prefix: str, value: object) -> None:
         if isinstance(value, Mapping) and value:

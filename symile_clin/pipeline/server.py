@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from symile_clin.errors import BusyError, NotFoundError, TrackingError
+from symile_clin.pipeline.tracked import EXPERIMENT
 from symile_clin.progress import Progress
 from symile_clin.schema import TRACKING_URI
 from symile_clin.tracking.store import ARTIFACTS_FOLDER, QUIET_MLFLOW, database_of, probe
@@ -74,7 +76,7 @@ def ui(*, tracking_uri: str = TRACKING_URI, port: int = 5000, progress: Progress
     with tempfile.TemporaryFile() as log, _running(command, log) as server:
         try:
             _wait_until_ready(server, port, log)
-            progress.say(f"MLflow UI: {url}   (Ctrl-C ends it)")
+            progress.say(f"MLflow UI: {url}{_runs_page(port)}   (Ctrl-C ends it)")
             server.wait()
         except KeyboardInterrupt:
             return UiResult(url)
@@ -127,12 +129,27 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: IO[bytes]
 
 
 def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # unlike urllib, asks no proxy
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        return _get(port, "/health")[0] == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
+
+
+def _runs_page(port: int) -> str:
+    """Where this program's runs are listed; MLflow opens on a page about language models otherwise."""
+    status, body = _get(port, f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}")
+    if status != http.HTTPStatus.OK:
+        return ""
+    experiment = json.loads(body)["experiment"]["experiment_id"]
+    return f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # unlike urllib, asks no proxy
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 

@@ -96,7 +96,7 @@ def fit(
         patience: epochs without a better one before training stops; None runs to the end.
         select_by: what makes an epoch the best.
         workers: processes that fetch batches.
-        tracker: gets each epoch's metrics, and the best epoch's under `best/`.
+        tracker: gets each epoch's metrics, and the best epoch's validation under `best/`.
 
     Raises:
         ConfigError: too few samples or too small batches to contrast, or a precision the device lacks.
@@ -176,7 +176,8 @@ def fit(
                 progress.say(f"No better epoch for {patience} epochs: training stops.")
                 break
     chosen = history[best_epoch - 1]
-    tracker.metrics({"best/epoch": best_epoch, **{f"best/{name}": value for name, value in chosen.items()}})
+    judged = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
+    tracker.metrics({"best/epoch": best_epoch, **judged})
     return FitResult(best_epoch=best_epoch, best=chosen, history=tuple(history), seconds=time.monotonic() - started)
 
 
