@@ -16,7 +16,7 @@ from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.build import assemble
 from symile_clin.cohort.events import count_events
 from symile_clin.cohort.index import INDEX_TABLES
-from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec, parse_spec
+from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec
 from symile_clin.cohort.workers import Workers
 from symile_clin.data import splits
 from symile_clin.data.prepare import Prepared, prepare
@@ -167,11 +167,6 @@ def build_cohort(
         tracker.artifact(out / name, patient_level=False)
     tracker.finish()
     return result
-
-
-def modalities_of(spec: Mapping[str, Any]) -> dict[str, Modality]:
-    """The modalities of a resolved spec, such as a cohort's manifest has, by name."""
-    return parse_spec(spec, ROOMS, source="the cohort's spec").make_modalities(ROOMS)
 
 
 def _build(

@@ -12,7 +12,7 @@ import pandas as pd
 from symile_clin.data.store import newest_cohort, open_cohort
 from symile_clin.evaluation.cohort_figures import draw_figures
 from symile_clin.evaluation.cohort_tables import split_table, summary_table, table_text
-from symile_clin.pipeline.cohorts import modalities_of
+from symile_clin.modalities.registry import modalities_of
 from symile_clin.progress import Progress
 from symile_clin.schema import ATTRITION, COHORTS_ROOT, FIGURES_DIR
 

@@ -19,7 +19,8 @@ from symile_clin import files
 from symile_clin.cohort import workers
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import BusyError, CohortError, ConfigError, SourceError, SymileClinError
-from symile_clin.pipeline.cohorts import BuildResult, build_cohort, modalities_of
+from symile_clin.modalities.registry import modalities_of
+from symile_clin.pipeline.cohorts import BuildResult, build_cohort
 from symile_clin.progress import Quiet
 from symile_clin.strict import apply_overrides, dump_yaml
 from tests.cohort.tree import ADMITTED, HOUR, SPEC, Tree, jpeg
