@@ -189,7 +189,7 @@ def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 def demo(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     """Cohort, training, evaluation on synthetic patients.
 
-    About three minutes on two cores.
+    About a minute on two cores.
     """
     _run("demo", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
