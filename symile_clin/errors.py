@@ -16,12 +16,16 @@ class SymileClinError(Exception):
 
     def __init__(self, found: str, *, expected: str | None = None, remedy: str | None = None) -> None:
         self.found, self.expected, self.remedy = found, expected, remedy
-        parts = [found, f"expected {expected}" if expected else None, remedy]
-        super().__init__(". ".join(part.rstrip(".") for part in parts if part) + ".")
+        parts = [found, f"Expected {expected}" if expected else None, remedy]
+        super().__init__(" ".join(_sentence(part) for part in parts if part))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (image and record readers run in workers): keyword arguments must survive.
         return _rebuild, (type(self), self.found, self.expected, self.remedy)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _rebuild(kind: type[SymileClinError], found: str, expected: str | None, remedy: str | None) -> SymileClinError:

@@ -9,7 +9,11 @@ from symile_clin import errors
 
 def test_message_is_found_expected_remedy_in_one_line() -> None:
     error = errors.SourceError("no labevents.csv", expected="hosp/labevents.csv.gz", remedy="Check --mimic-iv")
-    assert str(error) == "no labevents.csv. expected hosp/labevents.csv.gz. Check --mimic-iv."
+    assert str(error) == "no labevents.csv. Expected hosp/labevents.csv.gz. Check --mimic-iv."
+
+
+def test_a_remedy_that_asks_keeps_its_question_mark() -> None:
+    assert str(errors.NotFoundError("no preset 'dmo'", remedy="Did you mean 'demo'?")).endswith("'demo'?")
 
 
 @pytest.mark.parametrize(

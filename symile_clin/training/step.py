@@ -73,5 +73,5 @@ def _not_finite(loss: float, norm: float, batch: Batch, place: str) -> TrainingE
     return TrainingError(
         f"{what} at {place} (rows {shown})",
         remedy="Lower training.lr, set training.clip_norm, or look at these rows of the cohort; "
-        "the last finite epoch is kept in checkpoints/last",
+        "an epoch that was finished before is kept in checkpoints/last",
     )

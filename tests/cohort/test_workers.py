@@ -79,7 +79,7 @@ def test_much_work_goes_to_other_processes() -> None:
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_error_crosses_the_process_border_whole(count: int) -> None:
-    with Workers(count) as pool, pytest.raises(SourceError, match=r"no file\. expected one\. Look at 0"):
+    with Workers(count) as pool, pytest.raises(SourceError, match=r"no file\. Expected one\. Look at 0"):
         list(pool.map(fail, range(3 * CHUNK)))
 
 

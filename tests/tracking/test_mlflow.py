@@ -224,7 +224,7 @@ def test_a_store_elsewhere_is_refused_unless_asked_for(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "", "sqlite://", "sqlite:///", "file://x"])
 def test_a_store_that_mlflow_no_longer_has_is_refused(uri: str) -> None:
-    with pytest.raises(TrackingError, match=r"expected a database such as sqlite:///mlflow\.db"):
+    with pytest.raises(TrackingError, match=r"Expected a database such as sqlite:///mlflow\.db"):
         database_of(uri)
 
 
