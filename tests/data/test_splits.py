@@ -111,7 +111,7 @@ def test_given_splits_are_taken_and_admissions_they_lack_left_out(tmp_path: Path
     ("text", "message"),
     [
         ("hadm_id,split\n1,validation\n", "a split 'validation'"),
-        ("hadm_id,fold\n1,train\n", "expected hadm_id and split"),
+        ("hadm_id,fold\n1,train\n", "Expected hadm_id and split"),
         ("hadm_id,split\n1,train\n1,val\n", "more than one row"),
         ("", "cannot be read"),
     ],

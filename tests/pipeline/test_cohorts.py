@@ -190,7 +190,7 @@ def test_an_optional_modality_that_is_absent_is_marked(build: Build, source: Pat
         ([], {"mimic_ecg": None}, ConfigError, "Add --mimic-ecg DIR"),
         (["modalities.cxr.window.end=25h"], {}, CohortError, r"cohort is empty: of 62 index events"),
         (["splits.train=1000"], {}, CohortError, "60 samples do not fill"),
-        (["candidates.n=50"], {}, CohortError, "expected 49 for lists of 50"),
+        (["candidates.n=50"], {}, CohortError, "Expected 49 for lists of 50"),
         (["modalities.labs.items=[50912, 4]"], {}, CohortError, "lab 4 "),
         (["splits={from: none.csv}"], {}, ConfigError, "no file none.csv"),
         (["nmae=x"], {}, ConfigError, "did you mean 'name'"),
