@@ -58,8 +58,8 @@ def _draw_bars(path: Path, title: str, labels: Sequence[str], values: Sequence[f
         for place, value in enumerate(values):
             axes.text(max(value, 0), place, f" {number(value)}", va="center", fontsize=8)
         axes.set_yticks(places, labels)
-        axes.invert_yaxis()
-        axes.margins(x=0.12, y=0.01)
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.margins(x=0.12)
         axes.grid(axis="y", visible=False)
         axes.set_title(title)
     return path

@@ -65,7 +65,7 @@ def bootstrap_distribution(
         axes = figure.add_subplot()
         counts, _, _ = axes.hist(means, bins=30, color=style.BLUE, alpha=0.75)
         axes.axvspan(accuracy.low, accuracy.high, color=style.PALE, zorder=0)
-        interval = f"{accuracy.estimate:.3f}, 95 % interval [{accuracy.low:.3f}, {accuracy.high:.3f}]"
+        interval = f"this model {accuracy.estimate:.3f}, 95 % interval [{accuracy.low:.3f}, {accuracy.high:.3f}]"
         style.label_line(axes, accuracy.estimate, interval, style.BLUE)
         for color, dashes, (name, value) in lines:
             style.label_line(axes, value, f"{name} {value:.3f}", color, style=dashes)

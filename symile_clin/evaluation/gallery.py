@@ -105,7 +105,8 @@ def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
     top = max(len(example.top) for example in examples)
     gap = 0.12
     aspects = [_aspect([example.query[name] for example in examples]) for name in names]
-    target_aspect = _aspect([example.truth for example in examples])
+    shown = [picture for example in examples for picture in (example.truth, *(one.picture for one in example.top))]
+    target_aspect = _aspect(shown)
     widths = [*aspects, gap, target_aspect, gap, *[target_aspect] * top]
     height = HEADER_INCHES + ROW_INCHES * len(examples)
     with style.figure(path, width=ROW_INCHES * 0.86 * sum(widths) + 0.3, height=height) as figure:

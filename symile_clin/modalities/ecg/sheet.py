@@ -17,6 +17,8 @@ SECONDS_PER_LEAD: Final = 2.5
 ROW_MV: Final = 3.0
 INCHES: Final = (6.4, 3.2)
 DOTS_PER_INCH: Final = 100
+#: Points; a trace must still be seen when a gallery makes the sheet smaller.
+LINE: Final = 1.0
 
 
 def draw_sheet(millivolts: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -34,14 +36,14 @@ def draw_sheet(millivolts: NDArray[np.float64]) -> NDArray[np.uint8]:
         for column, lead in enumerate(names):
             window = (time >= column * SECONDS_PER_LEAD) & (time < (column + 1) * SECONDS_PER_LEAD)
             trace = centred[window, LEADS.index(lead)]
-            axes.plot(time[window], trace - place * ROW_MV, color="black", linewidth=0.6)
-            axes.text(column * SECONDS_PER_LEAD + 0.05, 0.9 - place * ROW_MV, lead, fontsize=6)
-    axes.plot(time, centred[:, LEADS.index("II")] - len(GRID) * ROW_MV, color="black", linewidth=0.6)
+            axes.plot(time[window], trace - place * ROW_MV, color="black", linewidth=LINE)
+            axes.text(column * SECONDS_PER_LEAD + 0.05, 1.0 - place * ROW_MV, lead, fontsize=9, fontweight="bold")
+    axes.plot(time, centred[:, LEADS.index("II")] - len(GRID) * ROW_MV, color="black", linewidth=LINE)
     axes.set_xlim(0, time[-1])
     axes.set_ylim(-len(GRID) * ROW_MV - 1.5, 2.0)
     axes.set_xticks(np.arange(0, time[-1], 0.2))
     axes.set_yticks(np.arange(-len(GRID) * ROW_MV - 1.5, 2.0, 0.5))
-    axes.grid(color="#f2c4c4", linewidth=0.4)
+    axes.grid(color="#edb3b3", linewidth=0.5)
     axes.tick_params(length=0, labelbottom=False, labelleft=False)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib does not type it
     pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
