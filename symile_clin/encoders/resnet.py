@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Literal, cast
 
 from torch import nn
@@ -34,7 +36,8 @@ def resnet(arch: Literal["resnet18", "resnet50"], *, dim: int, channels: int, im
     network.fc = nn.Linear(cast(nn.Linear, network.fc).in_features, dim)
     if imagenet:
         try:
-            state = weights.get_state_dict(progress=False, check_hash=True)
+            with redirect_stdout(sys.stderr):  # torch says there what it downloads; stdout is the result's
+                state = weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
             raise ConfigError(
                 f"the ImageNet weights of {arch} are not in torch's cache, and {weights.url} gave: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -43,6 +44,19 @@ def _cached_weights(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, to
     path.parent.mkdir(parents=True)
     torch.save(state, path)
     return state
+
+
+def test_torchs_words_about_a_download_stay_off_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(*_: object, **__: object) -> dict[str, torch.Tensor]:
+        sys.stdout.write("Downloading ...")
+        raise URLError("no network")
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", download)
+    with pytest.raises(ConfigError, match="not in torch's cache"):
+        resnet("resnet18", dim=8, channels=3, imagenet=True)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("channels", [1, 3])
