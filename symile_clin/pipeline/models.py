@@ -56,6 +56,12 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"no device is called {device!r}", remedy="Use auto, cpu or cuda") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{device!r} is no kind of device that training runs on", remedy="Use auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("this machine has no CUDA device", remedy="Use --device cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no {device!r} here", expected=f"one of the {torch.cuda.device_count()} devices from cuda:0 on"
+        )
     return chosen

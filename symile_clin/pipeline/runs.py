@@ -76,8 +76,10 @@ def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
     """
     root.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        if Path(name).name != name or name.startswith("."):
-            raise ConfigError(f"--name {name!r} is not a plain name", remedy="Leave out slashes and leading dots")
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ConfigError(
+                f"--name {name!r} is not a plain name", remedy="Give one without slashes and leading dots"
+            )
         try:
             (root / name).mkdir()
         except FileExistsError:

@@ -30,7 +30,7 @@ def test_names_are_numbered_and_reserved(tmp_path: Path) -> None:
         new_run_directory(tmp_path, "mine", default="x")
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/tmp/x"])
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/tmp/x", ""])
 def test_a_name_cannot_leave_the_runs_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="not a plain name"):
         new_run_directory(tmp_path / "runs", name, default="x")
