@@ -45,7 +45,7 @@ class TrainingConfig(Strict):
         precision: "auto" is bf16 autocast where a CUDA device has it, float32 elsewhere.
         patience: epochs without a better validation result before training stops; None runs to the end.
         select_by: what makes a checkpoint the best one.
-        workers: processes that fetch batches; 0 fetches in the main process.
+        workers: processes that fetch batches, at most one per core; 0 fetches in the main process.
     """
 
     epochs: PositiveInt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,15 +118,21 @@ def training_loader(
     """Batches of a whole training run in its order, fetched ahead by worker processes if there are any.
 
     Args:
-        workers: processes; 0 fetches in this one. They live as long as the run, and do not stop between epochs.
+        workers: processes, at most one per core this process may use; 0 fetches in this one. They live as long as the
+            run, and do not stop between epochs. Their number changes no batch.
         pin_memory: copy to pinned memory, for a CUDA device.
     """
+    workers = min(workers, len(os.sched_getaffinity(0)))
+    # Not forked from this process, which may hold threads and a CUDA context: they do not survive a fork. Forked from
+    # a server that has torch already, for each worker would otherwise import it while the next one waits.
+    context = multiprocessing.get_context("forkserver") if workers else None
+    if context is not None:
+        context.set_forkserver_preload([__name__])
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=order,
         num_workers=workers,
         pin_memory=pin_memory,
-        # Not forked: this process may hold threads and a CUDA context, which do not survive a fork.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=context,
     )

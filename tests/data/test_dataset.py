@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         assert torch.equal(one.row, other.row)
         for name in NAMES:
             assert torch.equal(one.inputs[name], other.inputs[name])
+
+
+def test_more_workers_than_cores_are_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = _dataset(tmp_path)
+    order = TrainingOrder(rows=dataset.rows, batch_size=20, seed=5, epochs=1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
+    assert training_loader(dataset, order, workers=8, pin_memory=False).num_workers == 3
+    assert training_loader(dataset, order, workers=2, pin_memory=False).num_workers == 2
 
 
 def test_a_worker_is_sent_no_array_data(tmp_path: Path) -> None:
