@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from symile_clin.cohort.attrition import Attrition
-from symile_clin.cohort.choose import Chooser, Chosen
+from symile_clin.cohort.choose import NO_EVENT, Chooser, Chosen
 from symile_clin.cohort.index import index_events
 from symile_clin.cohort.reading import allocate, read_chosen
 from symile_clin.cohort.spec import CohortSpec
@@ -56,8 +56,11 @@ def assemble(
 ) -> Assembled:
     """Find the samples of a cohort and read their files.
 
-    Modalities narrow the samples in the spec's order, so that each is joined only with what the ones before left, and
-    files are read only once all modalities have been chosen.
+    Three passes, each over what the ones before left, in the spec's order with the required modalities first: which
+    samples have an event in the window (tables only), which have a valid one (files are opened, one by one down the
+    ranks), and what is in the chosen files. So no file is opened for a sample that could not qualify anyway.
+
+    Files out of reach of the catalog are neither asked nor read, and such modalities have no arrays from files.
 
     Args:
         scratch: an empty folder for the arrays.
@@ -69,37 +72,44 @@ def assemble(
     index = index_events(catalog)
     attrition = Attrition(index)
     attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
-    chosen: dict[str, Chosen] = {}
     choosers: dict[str, Chooser] = {}
+    chosen: dict[str, Chosen] = {}
     # the required ones narrow the samples, so they come first
-    for name in sorted(modalities, key=lambda name: name not in spec.require):
-        modality = modalities[name]
+    order = sorted(modalities, key=lambda name: name not in spec.require)
+    for name in order:
         choosers[name] = Chooser(
-            modality,
+            modalities[name],
             spec.modalities[name],
             catalog=catalog,
-            source=_source(modality, catalog),
+            source=_source(modalities[name], catalog),
             samples=attrition.samples,
             attrition=attrition,
             workers=workers,
         )
-        chosen[name] = choosers[name].first()
+        if name in spec.require:
+            found = choosers[name].in_window()
+            attrition.leave(name, {sample: NO_EVENT for sample in attrition.samples[SAMPLE_ID] if sample not in found})
+            _refuse_empty(attrition)
+            progress.say(f"  {name}: {len(attrition.samples):,} samples have one in the window.")
+    for name in order:
+        chosen[name] = choosers[name].first(attrition.samples)
         if name in spec.require:
             attrition.leave(name, chosen[name].reasons)
             _refuse_empty(attrition)
-        progress.say(f"  {name}: {len(attrition.samples):,} samples left.")
     slots = {sample: slot for slot, sample in enumerate(attrition.samples[SAMPLE_ID])}
+    arrays: dict[str, Path] = {}
     for name, modality in modalities.items():
-        if not modality.reads_files:
+        source = _source(modality, catalog)
+        if source is None:
             continue
-        folder = scratch / ARRAYS_DIR / name
-        allocate(modality, folder, len(slots))
+        arrays[name] = scratch / ARRAYS_DIR / name
+        allocate(modality, arrays[name], len(slots))
         chosen[name] = read_chosen(
             modality,
             _only(chosen[name], attrition),
             choosers[name],
-            source=_source(modality, catalog),
-            folder=folder,
+            source=source,
+            folder=arrays[name],
             slots=slots,
             on_unreadable=spec.on_unreadable,
             attrition=attrition,
@@ -116,7 +126,7 @@ def assemble(
         index=index,
         samples=samples.copy(),  # in one piece again after the joins
         slots=samples[SAMPLE_ID].map(slots).to_numpy(dtype=np.int64),
-        arrays={name: scratch / ARRAYS_DIR / name for name, modality in modalities.items() if modality.reads_files},
+        arrays=arrays,
         chosen={name: one.events for name, one in chosen.items()},
         attrition=attrition,
     )
@@ -141,8 +151,8 @@ def _only(chosen: Chosen, attrition: Attrition) -> Chosen:
     return Chosen(events.reset_index(drop=True), {})
 
 
-def _source(modality: Modality, catalog: Catalog) -> Path:
-    return catalog.root(modality.tables[0].source)
+def _source(modality: Modality, catalog: Catalog) -> Path | None:
+    return None if modality.reads_from is None else catalog.root(modality.reads_from)
 
 
 def _refuse_empty(attrition: Attrition) -> None:

@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import ibis
 import pandas as pd
-import pyarrow as pa
 
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.opening import ask_valid
@@ -52,19 +50,18 @@ class Chooser:
         spec: ModalitySpec,
         *,
         catalog: Catalog,
-        source: Path,
+        source: Path | None,
         samples: pd.DataFrame,
         attrition: Attrition,
         workers: Workers,
     ) -> None:
         self._modality, self._catalog, self._source = modality, catalog, source
         self._attrition, self._workers = attrition, workers
-        self._samples = samples[SAMPLE_ID].tolist()
         events = modality.events(catalog)
         events = events.filter(events.eligible).drop("eligible", "ineligible_reason")
         window = spec.window
         ranked = rank_events(
-            index_table(samples),
+            index_table(catalog, samples),
             events,
             start=window.start,
             end=window.end,
@@ -74,11 +71,17 @@ class Chooser:
         )
         self._ranked: ir.Table = catalog.keep(f"ranked_{modality.name}", ranked)
 
-    def first(self) -> Chosen:
-        """The first valid event of every sample (and key)."""
-        chosen = self._down_from(1, None)
+    def in_window(self) -> set[str]:
+        """Samples with any event in their window, valid or not."""
+        return set(self._at(1)[SAMPLE_ID])
+
+    def first(self, samples: pd.DataFrame) -> Chosen:
+        """The first valid event of every sample (and key) among `samples`."""
+        offered = self._at(1)
+        wanted = _pairs(offered[offered[SAMPLE_ID].isin(samples[SAMPLE_ID])])
+        chosen = self._down_from(1, wanted)
         taken = set(chosen.events[SAMPLE_ID])
-        reasons = dict.fromkeys(self._samples, NO_EVENT) | chosen.reasons
+        reasons = dict.fromkeys(samples[SAMPLE_ID], NO_EVENT) | chosen.reasons
         return Chosen(chosen.events, {sample: why for sample, why in reasons.items() if sample not in taken})
 
     def after(self, rejected: pd.DataFrame) -> Chosen:
@@ -88,17 +91,16 @@ class Chooser:
         events = pd.concat([part.events for part in parts], ignore_index=True)
         return Chosen(events, {sample: why for part in parts for sample, why in part.reasons.items()})
 
-    def _down_from(self, rank: int, wanted: pd.MultiIndex | None) -> Chosen:
-        """Ask for validity from `rank` downwards, for the `wanted` samples and keys or all.
+    def _down_from(self, rank: int, wanted: pd.MultiIndex) -> Chosen:
+        """Ask for validity from `rank` downwards, for the `wanted` samples and keys.
 
         A sample whose events run out keeps the reason of the last one.
         """
         taken = [self._at(0)]  # there is no rank 0: the columns of an empty answer
         reasons: dict[str, str] = {}
-        while wanted is None or len(wanted):
+        while len(wanted):
             offered = self._at(rank)
-            if wanted is not None:
-                offered = offered[_pairs(offered).isin(wanted)].reset_index(drop=True)
+            offered = offered[_pairs(offered).isin(wanted)].reset_index(drop=True)
             if offered.empty:
                 break
             refusals = self._ask(offered)
@@ -115,20 +117,15 @@ class Chooser:
         return self._catalog.frame(self._ranked.filter(self._ranked[RANK] == rank).order_by([SAMPLE_ID, KEY]))
 
     def _ask(self, offered: pd.DataFrame) -> Sequence[Refusal | None]:
-        if not self._modality.reads_files:
+        if self._modality.reads_from is None:
             return [None] * len(offered)
         ask = partial(ask_valid, self._modality, self._source)
         return list(self._workers.map(ask, records(offered)))
 
 
-def in_memory(frame: pd.DataFrame) -> ir.Table:
-    """A frame as the engine's table."""
-    return ibis.memtable(pa.Table.from_pandas(frame, preserve_index=False))
-
-
-def index_table(samples: pd.DataFrame) -> ir.Table:
+def index_table(catalog: Catalog, samples: pd.DataFrame) -> ir.Table:
     """Samples as the engine's table: sample_id, subject_id, index_time."""
-    return in_memory(samples[[SAMPLE_ID, SUBJECT_ID, INDEX_TIME]])
+    return catalog.rows(samples[[SAMPLE_ID, SUBJECT_ID, INDEX_TIME]])
 
 
 def records(events: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from symile_clin.cohort.attrition import Refused
-from symile_clin.cohort.choose import in_memory, index_table
+from symile_clin.cohort.choose import index_table
 from symile_clin.cohort.spec import WindowSpec
 from symile_clin.cohort.window import inside
 from symile_clin.modalities.base import Modality
@@ -57,18 +57,18 @@ def count_events(
     ineligible = catalog.frame(by_reason.order_by("ineligible_reason"))
     eligible = everything.filter(everything.eligible)
     taken = chosen.loc[chosen[SAMPLE_ID].isin(samples[SAMPLE_ID]), [EVENT_ID, KEY]].drop_duplicates()
-    in_cohort = eligible.semi_join(in_memory(taken), [EVENT_ID, KEY])
-    rest = eligible.anti_join(in_memory(taken), [EVENT_ID, KEY])
-    counts[IN_COHORT] = _count(in_cohort)
+    in_cohort = eligible.semi_join(catalog.rows(taken), [EVENT_ID, KEY])
+    rest = eligible.anti_join(catalog.rows(taken), [EVENT_ID, KEY])
+    counts[IN_COHORT] = _count(catalog, in_cohort)
     reasons = {one.event_id: str(one.refusal.reason) for one in refused if one.modality == modality.name}
     if reasons:
         ids = pd.DataFrame({EVENT_ID: list(reasons)})
-        gone = catalog.frame(rest.semi_join(in_memory(ids), EVENT_ID).select(EVENT_ID))[EVENT_ID]
-        rest = rest.anti_join(in_memory(ids), EVENT_ID)
+        gone = catalog.frame(rest.semi_join(catalog.rows(ids), EVENT_ID).select(EVENT_ID))[EVENT_ID]
+        rest = rest.anti_join(catalog.rows(ids), EVENT_ID)
         counts |= {f"refused: {why}": n for why, n in sorted(Counter(reasons[one] for one in gone).items())}
-    eligible_rest = _count(rest)
-    of_samples = _in_window(rest, samples, window)
-    of_any = _in_window(rest, index[index[INDEX_TIME].notna()], window)
+    eligible_rest = _count(catalog, rest)
+    of_samples = _in_window(catalog, rest, samples, window)
+    of_any = _in_window(catalog, rest, index[index[INDEX_TIME].notna()], window)
     counts |= {NOT_CHOSEN: of_samples, SAMPLE_LEFT: of_any - of_samples, OUTSIDE: eligible_rest - of_any}
     unfit = zip(ineligible["ineligible_reason"], ineligible["events"], strict=True)
     counts |= {f"not eligible: {reason}": int(events) for reason, events in unfit}
@@ -77,11 +77,11 @@ def count_events(
     )
 
 
-def _in_window(events: ir.Table, samples: pd.DataFrame, window: WindowSpec) -> int:
-    index = index_table(samples)
+def _in_window(catalog: Catalog, events: ir.Table, samples: pd.DataFrame, window: WindowSpec) -> int:
+    index = index_table(catalog, samples)
     condition = inside(index, events, **{name: getattr(window, name) for name in WindowSpec.model_fields})
-    return _count(events.semi_join(index, condition))
+    return _count(catalog, events.semi_join(index, condition))
 
 
-def _count(events: ir.Table) -> int:
-    return int(events.count().to_pyarrow().as_py())
+def _count(catalog: Catalog, events: ir.Table) -> int:
+    return int(catalog.frame(events.aggregate(events=events.count()))["events"].iloc[0])

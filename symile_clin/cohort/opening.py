@@ -15,7 +15,7 @@ from symile_clin.modalities.base import Modality, Refusal, Row
 Outcome = dict[str, Any] | Refusal
 
 
-def ask_valid(modality: Modality, source: Path, rows: Sequence[Row]) -> list[Refusal | None]:
+def ask_valid(modality: Modality, source: Path | None, rows: Sequence[Row]) -> list[Refusal | None]:
     """Whether each of some events may be used."""
     return [modality.is_valid(row, source) for row in rows]
 

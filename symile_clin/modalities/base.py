@@ -192,27 +192,36 @@ class Modality(ABC):
         """Arrays stored for the modality, by file stem."""
 
     @property
-    def reads_files(self) -> bool:
-        """Whether events have files to open: some array comes from `read`. If not, `is_valid` is not asked."""
-        return any(not array.fitted for array in self.arrays.values())
+    def reads_from(self) -> str | None:
+        """The source that holds the events' files; None if there are none, and then `is_valid` is not asked."""
+        return None
+
+    def files(self, row: Row) -> tuple[str, ...]:  # noqa: ARG002  a room without files has none
+        """Files behind an event, relative to the root of `reads_from`."""
+        return ()
+
+    @property
+    def match_columns(self) -> tuple[str, ...]:
+        """Columns in which a matched negative of this modality equals the positive, such as an image's view."""
+        return ()
 
     @abstractmethod
     def events(self, tables: Tables) -> ir.Table:
         """Events with columns subject_id, event_time, event_id, key and payload columns.
 
-        A room with files has a payload column `path`, relative to the source of its first table.
+        A room with files has a payload column `path`, relative to the root of `reads_from`.
 
         Every event of the table that could ever be taken; a boolean column `eligible` is false, and a text column
         `ineligible_reason` says why, for events that no window may take (wrong view, null value).
         """
 
     @abstractmethod
-    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+    def is_valid(self, row: Row, source: Path | None) -> Refusal | None:
         """Whether a chosen event may be used; asked lazily, in the order of the window's ranks.
 
         Args:
             row: the event's columns.
-            source: root directory of the modality's source.
+            source: root directory of `reads_from`; None where files are out of reach, and only the row can speak.
         """
 
     @abstractmethod

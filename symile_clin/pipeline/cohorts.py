@@ -41,7 +41,8 @@ from symile_clin.schema import (
     TRACKING_URI,
     TRUTH,
 )
-from symile_clin.sources.catalog import Catalog, source_files
+from symile_clin.sources.cache import ParquetCache, source_files
+from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.tables import TableSpec
 
 DEFAULT_SPEC: Final = "symile_mimic"
@@ -183,11 +184,8 @@ def _build(
     """Fill a cohort directory."""
     scratch = directory / "scratch"
     scratch.mkdir()
-    tables = _tables(modalities)
-    with (
-        Workers(workers) as pool,
-        Catalog(tables, roots=roots, cache=out.parent / ".cache", progress=progress) as catalog,
-    ):
+    cache = ParquetCache(_tables(modalities), roots=roots, directory=out.parent / ".cache", progress=progress)
+    with Workers(workers) as pool, DuckDbCatalog(cache) as catalog:
         assembled = assemble(spec, modalities, catalog=catalog, scratch=scratch, workers=pool, progress=progress)
         split_of = _draw_splits(spec.splits, assembled.samples)
         prepared = prepare(

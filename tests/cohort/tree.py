@@ -24,7 +24,9 @@ from symile_clin.modalities.ecg.tables import RECORDS
 from symile_clin.modalities.labs.tables import D_LABITEMS, LABEVENTS
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.progress import Quiet
+from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.catalog import Catalog
+from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
 from symile_clin.sources.tables import TableSpec
 from symile_clin.strict import apply_overrides
@@ -178,7 +180,8 @@ def tiny_spec(*overrides: str) -> CohortSpec:
 def open_catalog(roots: Mapping[str, Path], cache: Path) -> Catalog:
     """The tree's tables."""
     tables = {spec.name: spec for room in ROOMS.values() for spec in room.tables}
-    return Catalog([*INDEX_TABLES, *tables.values()], roots=roots, cache=cache, progress=Quiet(), threads=1)
+    specs = [*INDEX_TABLES, *tables.values()]
+    return DuckDbCatalog(ParquetCache(specs, roots=roots, directory=cache, progress=Quiet()), threads=1)
 
 
 def build(tree: Tree, *overrides: str, workers: int = 1) -> Assembled:

@@ -100,7 +100,7 @@ class TestRoom:
         assert events["ineligible_reason"].isna().all()
         assert not events.duplicated([EVENT_ID, KEY]).any()
         assert modality.keyed or events[KEY].nunique() == 1
-        assert ("path" in events.columns) == modality.reads_files
+        assert ("path" in events.columns) == (modality.reads_from is not None)
 
     def test_its_columns_and_arrays_have_the_types_it_declares(self, name: str, small: Small) -> None:
         modality = modality_called(name)

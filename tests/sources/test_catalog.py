@@ -12,8 +12,9 @@ import pytest
 
 from symile_clin.errors import ConfigError, SourceError
 from symile_clin.progress import Quiet
-from symile_clin.sources.catalog import Catalog, source_files
+from symile_clin.sources.cache import ParquetCache, source_files
 from symile_clin.sources.convert import convert, find_table
+from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.tables import TableSpec
 
 SPEC = TableSpec(
@@ -145,7 +146,8 @@ def test_tables_are_converted_once_and_again_only_when_the_file_changes(tmp_path
     cache = tmp_path / "cache"
 
     def ids() -> list[int]:
-        with Catalog([SPEC], roots={"mimic_iv": tmp_path / "source"}, cache=cache, progress=Quiet()) as catalog:
+        copies = ParquetCache([SPEC], roots={"mimic_iv": tmp_path / "source"}, directory=cache, progress=Quiet())
+        with DuckDbCatalog(copies) as catalog:
             return [int(one) for one in catalog.frame(catalog.table("visits").order_by("id"))["id"]]
 
     write(folder, HEADER + ROW)
@@ -162,7 +164,8 @@ def test_tables_are_converted_once_and_again_only_when_the_file_changes(tmp_path
 def test_integers_with_nulls_stay_integers(tmp_path: Path) -> None:
     (tmp_path / "hosp").mkdir()
     write(tmp_path / "hosp", HEADER + "9007199254740993,,,,,\n,,,,,\n")
-    with Catalog([SPEC], roots={"mimic_iv": tmp_path}, cache=tmp_path / "cache", progress=Quiet()) as catalog:
+    copies = ParquetCache([SPEC], roots={"mimic_iv": tmp_path}, directory=tmp_path / "cache", progress=Quiet())
+    with DuckDbCatalog(copies) as catalog:
         frame = catalog.frame(catalog.table("visits"))
     assert frame["id"].max() == 9007199254740993
     assert frame["id"].isna().sum() == 1

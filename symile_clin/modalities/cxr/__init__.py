@@ -113,13 +113,28 @@ class CXR(Modality):
             only_labelled=self.options.labelled == "candidates",
         )
 
-    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+    @property
+    def reads_from(self) -> str | None:
+        """MIMIC-CXR-JPG."""
+        return METADATA.source
+
+    def files(self, row: Row) -> tuple[str, ...]:
+        """The image."""
+        return (str(row["path"]),)
+
+    @property
+    def match_columns(self) -> tuple[str, ...]:
+        """The view."""
+        return (f"{self.name}_view",)
+
+    def is_valid(self, row: Row, source: Path | None) -> Refusal | None:
         """A missing file is no candidate; only then is the chosen study looked up in CheXpert."""
-        path = paths.inside(source, row["path"])
-        if path is None:
-            return Refusal(Reason.OUTSIDE)
-        if not path.is_file():
-            return Refusal(Reason.MISSING)
+        if source is not None:
+            path = paths.inside(source, row["path"])
+            if path is None:
+                return Refusal(Reason.OUTSIDE)
+            if not path.is_file():
+                return Refusal(Reason.MISSING)
         if self.options.labelled == "chosen" and not row["labelled"]:
             return Refusal(Reason.UNLABELLED, "the chosen study is not in CheXpert", then="drop")
         return None

@@ -71,8 +71,19 @@ class ECG(Modality):
 
         return ecg_events(tables.table(RECORDS.name))
 
-    def is_valid(self, row: Row, source: Path) -> Refusal | None:
+    @property
+    def reads_from(self) -> str | None:
+        """MIMIC-IV-ECG."""
+        return RECORDS.source
+
+    def files(self, row: Row) -> tuple[str, ...]:
+        """Header and signal."""
+        return f"{row['path']}.hea", f"{row['path']}.dat"
+
+    def is_valid(self, row: Row, source: Path | None) -> Refusal | None:
         """A record that cannot be used in full is no candidate: the next one is taken."""
+        if source is None:
+            return None
         ecg = self._open(row, source)
         return ecg if isinstance(ecg, Refusal) else None
 
@@ -89,8 +100,7 @@ class ECG(Modality):
 
     def _open(self, row: Row, source: Path) -> Ecg | Refusal:
         # the record has two files, either of which may be a link
-        files = [paths.inside(source, f"{row['path']}{extension}") for extension in (".hea", ".dat")]
-        if None in files:
+        if any(paths.inside(source, file) is None for file in self.files(row)):
             return Refusal(Reason.OUTSIDE)
         return read_ecg(source / row["path"])
 

@@ -108,7 +108,7 @@ class Labs(Modality):
 
         return lab_events(tables.table(LABEVENTS.name), items=self.items)
 
-    def is_valid(self, row: Row, source: Path) -> Refusal | None:  # noqa: ARG002  part of the contract
+    def is_valid(self, row: Row, source: Path | None) -> Refusal | None:  # noqa: ARG002  part of the contract
         """There is no file to refuse."""
         return None
 
