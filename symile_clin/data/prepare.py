@@ -164,7 +164,7 @@ def _entry(array: NDArray[Any], path: Path) -> dict[str, Any]:
     return {
         "dtype": array.dtype.name,
         "shape": list(array.shape[1:]),
-        "parts": [{"file": path.name, "rows": [0, len(array)]}],
+        "parts": [{"file": path.name, "rows": len(array)}],
         "sha256": total.hexdigest(),
     }
 

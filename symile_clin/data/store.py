@@ -20,29 +20,50 @@ Rows = NDArray[np.int64]
 
 
 class StoredArray:
-    """One array of a cohort: an ordered list of .npy parts, read by sample row.
+    """One array of a cohort: .npy parts, memory-mapped and read by sample row.
 
-    A local build writes one part; shards and imported releases have several. The manifest holds, for each part, its
-    file and the first and last-but-one row it covers.
+    Args:
+        directory: of the modality's arrays.
+        entry: of the manifest. `parts` lists each part's `file` (relative to `directory`, or absolute where it was
+            imported in place) and its number of `rows`. Without a `row_map`, sample rows run through the parts in
+            order. With one, that file holds an int64 array (samples, 2): part and position of each sample row, so that
+            shards and releases keep rows in their own order, and rows that no sample has.
     """
 
     def __init__(self, directory: Path, entry: Mapping[str, Any]) -> None:
         self.shape: tuple[int, ...] = tuple(entry["shape"])
         self.dtype = np.dtype(entry["dtype"])
-        self._starts = np.array([part["rows"][0] for part in entry["parts"]], dtype=np.int64)
-        self._parts = [_map(directory / part["file"], self.dtype, self.shape, part["rows"]) for part in entry["parts"]]
+        self._parts = [
+            _map(directory / part["file"], self.dtype, (part["rows"], *self.shape)) for part in entry["parts"]
+        ]
+        self._ends = np.cumsum([part["rows"] for part in entry["parts"]])
+        self._row_map: Rows | None = None
+        if "row_map" in entry:
+            self._row_map = np.load(directory / entry["row_map"], mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._row_map is None else len(self._row_map)
 
     def take(self, rows: Rows) -> NDArray[Any]:
         """Samples `rows` in that order, shape (len(rows), *shape), as a copy."""
-        if len(self._parts) == 1:
-            whole: NDArray[Any] = self._parts[0][rows - self._starts[0]]
+        if len(self._parts) == 1 and self._row_map is None:
+            whole: NDArray[Any] = self._parts[0][rows]
             return whole
+        part_of, position = self._locate(rows)
         out = np.empty((len(rows), *self.shape), dtype=self.dtype)
-        part_of = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(part_of):
             mine = part_of == part
-            out[mine] = self._parts[part][rows[mine] - self._starts[part]]
+            out[mine] = self._parts[part][position[mine]]
         return out
+
+    def _locate(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Part and position of each sample row."""
+        if self._row_map is not None:
+            found = np.asarray(self._row_map[rows])
+            return found[:, 0], found[:, 1]
+        part_of = np.searchsorted(self._ends, rows, side="right")
+        starts = np.concatenate([[0], self._ends[:-1]])
+        return part_of, rows - starts[part_of]
 
 
 class Cohort:
@@ -146,8 +167,7 @@ def newest_cohort(root: Path) -> Cohort:
     return open_cohort(max(found, key=lambda path: (path / "manifest.json").stat().st_mtime_ns))
 
 
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], rows: tuple[int, int]) -> NDArray[Any]:
-    expected = (rows[1] - rows[0], *shape)
+def _map(path: Path, dtype: np.dtype[Any], expected: tuple[int, ...]) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -54,4 +54,4 @@ def test_rows_that_stay_are_the_same_moved_or_copied_in_any_chunks(
     found = np.load(tmp_path / "kept.npy")
     np.testing.assert_array_equal(found, stored[kept])
     assert entry == prepare._write_array(stored[kept], tmp_path / "kept.npy")
-    assert entry["parts"] == [{"file": "kept.npy", "rows": [0, len(kept)]}]
+    assert entry["parts"] == [{"file": "kept.npy", "rows": len(kept)}]

@@ -61,7 +61,7 @@ def vector_cohort(path: Path, *, train: int = 96, val: int = 40, parts: int = 1)
         entries = []
         for number, rows in enumerate(np.array_split(np.arange(n), parts)):
             np.save(folder / f"vector-{number}.npy", vectors[rows])
-            entries.append({"file": f"vector-{number}.npy", "rows": [int(rows[0]), int(rows[-1]) + 1]})
+            entries.append({"file": f"vector-{number}.npy", "rows": len(rows)})
         arrays[name] = {"vector": {"shape": [WIDTH], "dtype": "float32", "parts": entries}}
     samples.to_parquet(path / SAMPLES)
     content = {"name": "vectors", "hash": "0", "spec": {}, "synthetic": False, "arrays": arrays}

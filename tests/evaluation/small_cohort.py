@@ -93,7 +93,7 @@ def small_cohort(path: Path, *, admissions: int = 120) -> Cohort:
         bits = np.array([one[name] for one in factors], dtype=np.uint8)
         (path / ARRAYS_DIR / name).mkdir(parents=True)
         np.save(path / ARRAYS_DIR / name / "bits.npy", bits)
-        part = {"file": "bits.npy", "rows": [0, admissions]}
+        part = {"file": "bits.npy", "rows": admissions}
         arrays[name] = {"bits": {"shape": [bits.shape[1]], "dtype": "uint8", "parts": [part]}}
         truth |= {f"{name}_{j}": bits[:, j] for j in range(bits.shape[1])}
     samples.to_parquet(path / SAMPLES)
