@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from symile_clin.modalities.base import Refusal
@@ -41,13 +42,18 @@ class Attrition:
     refused: list[Refused] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._left = pd.DataFrame(columns=["step", "reason"], index=pd.Index([], name=SAMPLE_ID), dtype="string")
-        self._steps: list[str] = []
+        self._place = {sample: place for place, sample in enumerate(self.index[SAMPLE_ID])}
+        #: 0 where a sample is still in, otherwise 1 + the place of (step, reason) in `_exits`
+        self._exit = np.zeros(len(self.index), dtype=np.int64)
+        self._exits: list[tuple[str, str]] = []
+        self._samples: pd.DataFrame | None = None
 
     @property
     def samples(self) -> pd.DataFrame:
         """Rows of the index that are still in, in its order."""
-        return self.index[~self.index[SAMPLE_ID].isin(self._left.index)]
+        if self._samples is None:
+            self._samples = self.index[self._exit == 0]
+        return self._samples
 
     def leave(self, step: str, reasons: Mapping[str, str]) -> None:
         """Take samples out.
@@ -55,12 +61,20 @@ class Attrition:
         Args:
             reasons: sample_id -> reason. Samples that left before are not counted again.
         """
-        new = {sample: reason for sample, reason in reasons.items() if sample not in self._left.index}
-        if step not in self._steps:
-            self._steps.append(step)
-        if new:
-            rows = pd.DataFrame({"step": step, "reason": list(new.values())}, index=list(new), dtype="string")
-            self._left = pd.concat([self._left, rows])
+        if reasons:
+            self._samples = None
+        for reason in sorted(set(reasons.values())):
+            places = np.array([self._place[sample] for sample, why in reasons.items() if why == reason])
+            if (step, reason) not in self._exits:
+                self._exits.append((step, reason))
+            self._exit[places[self._exit[places] == 0]] = 1 + self._exits.index((step, reason))
+
+    def left(self) -> pd.DataFrame:
+        """Every sample that is out, in the order of the index: sample_id, subject_id, step, reason."""
+        out = self._exit > 0
+        exits = pd.DataFrame(self._exits, columns=["step", "reason"], dtype="string")
+        own = exits.iloc[self._exit[out] - 1].reset_index(drop=True)
+        return pd.concat([self.index.loc[out, [SAMPLE_ID, SUBJECT_ID]].reset_index(drop=True), own], axis="columns")
 
     def refuse(self, modality: str, row: Mapping[str, Any], refusal: Refusal) -> None:
         """Write a refused event down."""
@@ -72,16 +86,14 @@ class Attrition:
         The first row counts all index events, the last the cohort; each row between counts samples that left and the
         patients they are of. Samples add up exactly; a patient may be in several rows.
         """
-        index = self.index.set_index(SAMPLE_ID)[SUBJECT_ID]
-        rows = [(INDEX_STEP, "", len(index), index.nunique())]
-        subjects = index.loc[self._left.index]
-        for step in self._steps:
-            reasons = self._left.loc[self._left["step"] == step, "reason"]
-            for reason in sorted(reasons.unique()):
-                gone = subjects[reasons.index[reasons == reason]]
-                rows.append((step, reason, len(gone), gone.nunique()))
-        kept = self.samples
-        rows.append((FINAL_STEP, "", len(kept), kept[SUBJECT_ID].nunique()))
+        subjects = self.index[SUBJECT_ID].to_numpy()
+        rows = [(INDEX_STEP, "", len(subjects), len(np.unique(subjects)))]
+        for number, (step, reason) in enumerate(self._exits, start=1):
+            gone = subjects[self._exit == number]
+            if len(gone):
+                rows.append((step, reason, len(gone), len(np.unique(gone))))
+        kept = subjects[self._exit == 0]
+        rows.append((FINAL_STEP, "", len(kept), len(np.unique(kept))))
         return pd.DataFrame(rows, columns=["step", "reason", "samples", "subjects"])
 
     def in_one_line(self) -> str:

@@ -37,6 +37,21 @@ def test_a_sample_leaves_once_under_its_first_reason(index: pd.DataFrame) -> Non
     )
 
 
+def test_each_sample_that_left_is_listed_with_its_first_reason(index: pd.DataFrame) -> None:
+    books = Attrition(index)
+    books.leave("x", {"d": "late", "c": "early"})
+    books.leave("y", {"a": "lost", "d": "lost"})
+    books.leave("x", {"e": "late"})
+    assert books.left().to_numpy().tolist() == [
+        ["a", 1, "y", "lost"],
+        ["c", 2, "x", "early"],
+        ["d", 3, "x", "late"],
+        ["e", 3, "x", "late"],
+    ]
+    assert books.table().to_numpy().tolist()[1:-1] == [["x", "early", 1, 1], ["x", "late", 2, 1], ["y", "lost", 1, 1]]
+    assert Attrition(index).left().columns.tolist() == ["sample_id", "subject_id", "step", "reason"]
+
+
 def test_a_file_that_two_samples_asked_for_is_quarantined_once(index: pd.DataFrame) -> None:
     books = Attrition(index)
     for _ in range(2):
