@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from symile_clin.errors import ConfigError
 from symile_clin.sources.tables import TableSpec
 from symile_clin.strict import Strict
 
@@ -76,6 +77,21 @@ class ArraySpec:
     dtype: str
     shape: tuple[int, ...]
     fitted: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How samples.parquet shows which event a sample takes, so that two cohorts can be compared.
+
+    Attributes:
+        label: for a person: of what there is one per sample.
+        column: equal values mean the same event, or the same value where events have no column.
+        time: column of the event's time; None where it is not kept.
+    """
+
+    label: str
+    column: str
+    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,22 @@ class RoomOptions(Strict):
     """Base of a room's spec keys."""
 
 
+#: Whose arrays a modality's are: made by a build, or a release's that was imported as it lies.
+Stored = Literal["own", "released"]
+
+
+def refuse_released(name: str, stored: Stored) -> None:
+    """Only an import may say that arrays are a release's: a build makes its own.
+
+    Raises:
+        ConfigError: a spec says so.
+    """
+    if stored == "released":
+        raise ConfigError(
+            f"'modalities.{name}.stored: released' is for cohorts of `cohort import`", remedy="Leave the key out"
+        )
+
+
 class EncoderOptions(Strict):
     """Base of a room's encoder settings in a training config; `arch` is fixed by each room as a Literal.
 
@@ -185,6 +217,11 @@ class Modality(ABC):
     @abstractmethod
     def columns(self) -> Mapping[str, str]:
         """Columns the modality adds to samples.parquet, in order: name -> pandas dtype."""
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """What a sample takes of the modality: one event, or one for each key."""
 
     @property
     @abstractmethod

@@ -9,11 +9,21 @@ from symile_clin.modalities.base import Modality
 from symile_clin.modalities.cxr import CXR
 from symile_clin.modalities.ecg import ECG
 from symile_clin.modalities.labs import Labs
+from symile_clin.modalities.released import ReleasedForm
 from symile_clin.strict import validate
 
 ROOMS: Mapping[str, type[Modality]] = {room.room: room for room in (CXR, ECG, Labs)}
 #: Keys of a spec's modality that belong to every room and are not among its options.
 SHARED_KEYS = frozenset({"room", "window", "take"})
+
+
+def released_forms() -> Mapping[str, type[ReleasedForm]]:
+    """How rooms look in the Symile-MIMIC release, by room, in the order of its columns."""
+    from symile_clin.modalities.cxr.released import ReleasedXrays
+    from symile_clin.modalities.ecg.released import ReleasedEcgs
+    from symile_clin.modalities.labs.released import ReleasedLabs
+
+    return {form.room: form for form in (ReleasedXrays, ReleasedEcgs, ReleasedLabs)}
 
 
 def modalities_of(spec: Mapping[str, Any]) -> dict[str, Modality]:

@@ -14,17 +14,20 @@ from pydantic import Field, model_validator
 from symile_clin.modalities.base import (
     Arrays,
     ArraySpec,
+    Choice,
     EncoderOptions,
     Modality,
     Reason,
     Refusal,
     RoomOptions,
     Row,
+    Stored,
     Summary,
     SyntheticOptions,
     SyntheticPatient,
     TableRows,
     Tables,
+    refuse_released,
 )
 from symile_clin.modalities.cxr import encoder_options, synthetic
 from symile_clin.modalities.cxr.labels import FINDING_NAMES
@@ -47,12 +50,14 @@ class CxrOptions(RoomOptions):
             only images of labelled studies be chosen, "ignore" does not ask.
         short_side: pixels of the stored picture's short side, and of the square that encoders see.
         long_side: cap of its long side; centre-cropped beyond.
+        stored: "own" arrays, or those of a release that was imported: cropped and normalised once and for all.
     """
 
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("AP", "PA")
     labelled: Literal["chosen", "candidates", "ignore"] = "chosen"
     short_side: Annotated[int, Field(ge=16, le=2048)] = 320
     long_side: Annotated[int, Field(ge=16, le=4096)] = 400
+    stored: Stored = "own"
 
     @model_validator(mode="after")
     def _long_is_longer(self) -> CxrOptions:
@@ -91,8 +96,15 @@ class CXR(Modality):
         return (f"{self.name}_height", f"{self.name}_width")
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The image."""
+        return (Choice("image", f"{self.name}_dicom_id", f"{self.name}_time"),)
+
+    @property
     def arrays(self) -> Mapping[str, ArraySpec]:
-        """`image` (1, long side, long side): portrait and landscape both fit."""
+        """`image` (1, long side, long side): portrait and landscape both fit. A release's is (3, side, side)."""
+        if self.options.stored == "released":
+            return {"image": ArraySpec("float32", (3, self.options.short_side, self.options.short_side))}
         return {"image": ArraySpec("uint8", (1, self.options.long_side, self.options.long_side))}
 
     @property
@@ -104,6 +116,7 @@ class CXR(Modality):
 
     def events(self, tables: Tables) -> ir.Table:
         """Every image; of the wrong view, without a valid time or (if asked for) a label: not eligible."""
+        refuse_released(self.name, self.options.stored)
         from symile_clin.modalities.cxr.events import xray_events
 
         return xray_events(
@@ -203,9 +216,11 @@ class CXR(Modality):
     # --- training and pictures ---
 
     def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:
-        """(b, 3, short side, short side), cropped at random with `rng`, in the centre without."""
-        from symile_clin.modalities.cxr.encoder import to_input
+        """(b, 3, short side, short side), cropped at random with `rng`, in the centre without; a release's as it is."""
+        from symile_clin.modalities.cxr.encoder import as_released, to_input
 
+        if self.options.stored == "released":
+            return as_released(arrays["image"])
         height, width = (arrays[column] for column in self.input_columns)
         return to_input(arrays["image"], height=height, width=width, side=self.options.short_side, rng=rng)
 
@@ -217,6 +232,10 @@ class CXR(Modality):
 
     def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
         """The valid part of the picture, grey as RGB."""
+        if self.options.stored == "released":
+            from symile_clin.modalities.cxr.encoder import undo_normalisation
+
+            return undo_normalisation(arrays["image"])
         height, width = (int(row[column]) for column in self.input_columns)
         grey = arrays["image"][0, :height, :width]
         return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)

@@ -50,6 +50,18 @@ def to_input(
     return (grey - mean).div_(std)
 
 
+def as_released(image: NDArray[np.float32]) -> Tensor:
+    """X-rays of an imported release, which are cropped and normalised already, as they are."""
+    return torch.from_numpy(image)
+
+
+def undo_normalisation(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A normalised picture (3, side, side) as the pixels (side, side, 3) it was made of."""
+    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels: NDArray[np.uint8] = np.rint((image * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    return np.moveaxis(pixels, 0, -1)
+
+
 def build(dim: int, options: EncoderOptions) -> nn.Module:
     """An encoder (b, 3, side, side) -> (b, dim).
 

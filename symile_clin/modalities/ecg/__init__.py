@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from symile_clin.modalities.base import (
     Arrays,
     ArraySpec,
+    Choice,
     EncoderOptions,
     Modality,
     Reason,
     Refusal,
     RoomOptions,
     Row,
+    Stored,
     Summary,
     SyntheticOptions,
     SyntheticPatient,
     TableRows,
     Tables,
+    refuse_released,
 )
 from symile_clin.modalities.ecg import encoder_options, synthetic
 from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES, Ecg, read_ecg
@@ -37,7 +40,13 @@ if TYPE_CHECKING:
 
 
 class EcgOptions(RoomOptions):
-    """An ECG modality has no keys of its own."""
+    """Keys of an ECG modality in a cohort spec.
+
+    Attributes:
+        stored: "own" arrays, or those of a release that was imported: scaled once and for all.
+    """
+
+    stored: Stored = "own"
 
 
 @final
@@ -49,6 +58,7 @@ class ECG(Modality):
     Encoder: ClassVar[type[EncoderOptions]] = encoder_options.Options
     tables: ClassVar[tuple[TableSpec, ...]] = (RECORDS,)
     synthetic_factors: ClassVar[int] = synthetic.FACTORS
+    options: EcgOptions
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -59,14 +69,22 @@ class ECG(Modality):
         return {f"{self.name}_{column}": dtype for column, dtype in own.items()}
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The record."""
+        return (Choice("record", f"{self.name}_study_id", f"{self.name}_time"),)
+
+    @property
     def arrays(self) -> Mapping[str, ArraySpec]:
-        """`signal` (5000, 12): 10 s at 500 Hz."""
+        """`signal` (5000, 12): 10 s at 500 Hz. A release's is (1, 5000, 12)."""
+        if self.options.stored == "released":
+            return {"signal": ArraySpec("float32", (1, SAMPLES, len(LEADS)))}
         return {"signal": ArraySpec("int16", (SAMPLES, len(LEADS)))}
 
     # --- cohort ---
 
     def events(self, tables: Tables) -> ir.Table:
         """Every record of the list."""
+        refuse_released(self.name, self.options.stored)
         from symile_clin.modalities.ecg.events import ecg_events
 
         return ecg_events(tables.table(RECORDS.name))
@@ -151,9 +169,11 @@ class ECG(Modality):
     # --- training and pictures ---
 
     def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:  # noqa: ARG002  not augmented
-        """(b, 1, 5000, 12) in [−1, 1]."""
-        from symile_clin.modalities.ecg.encoder import to_input
+        """(b, 1, 5000, 12) in [−1, 1]; a release's as it is."""
+        from symile_clin.modalities.ecg.encoder import as_released, to_input
 
+        if self.options.stored == "released":
+            return as_released(arrays["signal"])
         return to_input(arrays["signal"])
 
     def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
@@ -163,8 +183,10 @@ class ECG(Modality):
         return build(dim, options)
 
     def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
-        """A 12-lead sheet at 25 mm/s and 10 mm/mV."""
-        from symile_clin.modalities.ecg.sheet import draw_sheet
+        """A 12-lead sheet at 25 mm/s and 10 mm/mV; a release's, whose millivolts are lost, as if it spanned 3 mV."""
+        from symile_clin.modalities.ecg.sheet import RELEASED_MV, draw_sheet
 
+        if self.options.stored == "released":
+            return draw_sheet(arrays["signal"][0].astype(np.float64) * RELEASED_MV, note="mV not known")
         gain, baseline = float(row[f"{self.name}_gain"]), float(row[f"{self.name}_baseline"])
         return draw_sheet((arrays["signal"].astype(np.float64) - baseline) / gain)

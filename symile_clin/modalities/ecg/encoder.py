@@ -33,6 +33,11 @@ def to_input(signal: NDArray[np.int16]) -> Tensor:
     return wave.sub_(low).mul_(2 / span).sub_(1).unsqueeze(1)
 
 
+def as_released(signal: NDArray[np.float32]) -> Tensor:
+    """ECGs of an imported release, which are scaled to [-1, 1] already, as they are: (b, 1, 5000, 12)."""
+    return torch.from_numpy(signal)
+
+
 def build(dim: int, options: EncoderOptions) -> nn.Module:
     """An encoder (b, 1, 5000, 12) -> (b, dim).
 

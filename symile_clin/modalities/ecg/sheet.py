@@ -15,14 +15,16 @@ from symile_clin.modalities.ecg.preprocess import LEADS, RATE_HZ
 GRID: Final = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 SECONDS_PER_LEAD: Final = 2.5
 ROW_MV: Final = 3.0
+#: What 1 is drawn as where a record is only known scaled to [-1, 1].
+RELEASED_MV: Final = 1.5
 INCHES: Final = (6.4, 3.2)
 DOTS_PER_INCH: Final = 100
 #: Points; a trace must still be seen when a gallery makes the sheet smaller.
 LINE: Final = 1.0
 
 
-def draw_sheet(millivolts: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Draw leads (5000, 12) in mV on a grid of 0.2 s by 0.5 mV.
+def draw_sheet(millivolts: NDArray[np.float64], *, note: str = "") -> NDArray[np.uint8]:
+    """Draw leads (5000, 12) in mV on a grid of 0.2 s by 0.5 mV, with a note in the lower right corner.
 
     Returns:
         (320, 640, 3) uint8.
@@ -39,6 +41,7 @@ def draw_sheet(millivolts: NDArray[np.float64]) -> NDArray[np.uint8]:
             axes.plot(time[window], trace - place * ROW_MV, color="black", linewidth=LINE)
             axes.text(column * SECONDS_PER_LEAD + 0.05, 1.0 - place * ROW_MV, lead, fontsize=9, fontweight="bold")
     axes.plot(time, centred[:, LEADS.index("II")] - len(GRID) * ROW_MV, color="black", linewidth=LINE)
+    axes.text(0.99, 0.02, note, fontsize=8, ha="right", transform=axes.transAxes)
     axes.set_xlim(0, time[-1])
     axes.set_ylim(-len(GRID) * ROW_MV - 1.5, 2.0)
     axes.set_xticks(np.arange(0, time[-1], 0.2))

@@ -14,6 +14,7 @@ from symile_clin.errors import CohortError
 from symile_clin.modalities.base import (
     Arrays,
     ArraySpec,
+    Choice,
     EncoderOptions,
     Modality,
     Refusal,
@@ -84,6 +85,11 @@ class Labs(Modality):
         """Raw value and percentile of each item, null where it was not measured."""
         values = {self._value(itemid): "float64" for itemid in self.items}
         return values | {self._percentile(itemid): "float64" for itemid in self.items}
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The value of each item."""
+        return tuple(Choice(str(itemid), self._value(itemid)) for itemid in self.items)
 
     @property
     def arrays(self) -> Mapping[str, ArraySpec]:
