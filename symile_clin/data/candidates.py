@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -14,14 +16,18 @@ from symile_clin import files
 from symile_clin.errors import CohortError
 from symile_clin.schema import CANDIDATE_ROWS, QUERY_ROW, SAME_SUBJECT
 
+#: In place of a candidate where a list has ended.
+NO_ROW: Final = -1
+
 
 @dataclass(frozen=True)
 class CandidateLists:
-    """One list of candidates per query, all of the same length.
+    """One list of candidates per query.
 
     Attributes:
         query_row: (q,) int64 sample rows.
-        candidate_rows: (q, n) int64 sample rows, the positive in column 0.
+        candidate_rows: (q, n) int64 sample rows, the positive in column 0; `NO_ROW` beyond the end of a list that is
+            shorter than the longest, as in a release whose lists had candidates of the query's own patient.
         same_subject: (q, n) bool, true where a candidate is of the query's patient (column 0 always is).
     """
 
@@ -29,20 +35,35 @@ class CandidateLists:
     candidate_rows: NDArray[np.int64]
     same_subject: NDArray[np.bool_]
 
+    @property
+    def listed(self) -> NDArray[np.bool_]:
+        """(q, n), false beyond the end of a shorter list."""
+        return self.candidate_rows != NO_ROW
+
 
 def read_candidates(path: Path) -> CandidateLists:
     """Read candidates/<split>.parquet."""
     table = pq.read_table(path)
-    queries = len(table)
-
-    def matrix(column: str) -> NDArray[np.generic]:
-        flat: NDArray[np.generic] = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(queries, -1)
-
+    lengths = pc.list_value_length(table[CANDIDATE_ROWS]).to_numpy()
+    listed = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    rows, same_subject = np.full(listed.shape, NO_ROW, dtype=np.int64), np.zeros(listed.shape, dtype=np.bool_)
+    for column, matrix in ((CANDIDATE_ROWS, rows), (SAME_SUBJECT, same_subject)):
+        matrix[listed] = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return CandidateLists(
-        query_row=table[QUERY_ROW].to_numpy().astype(np.int64),
-        candidate_rows=matrix(CANDIDATE_ROWS).astype(np.int64),
-        same_subject=matrix(SAME_SUBJECT).astype(np.bool_),
+        query_row=table[QUERY_ROW].to_numpy().astype(np.int64), candidate_rows=rows, same_subject=same_subject
+    )
+
+
+def without_own_patient(lists: CandidateLists) -> CandidateLists:
+    """The same lists without candidates of the query's own patient, the positive apart; the rest keeps its order."""
+    kept = ~lists.same_subject & lists.listed
+    kept[:, 0] = True
+    order = np.argsort(~kept, axis=1, kind="stable")[:, : int(kept.sum(axis=1).max(initial=0))]
+    stays = np.take_along_axis(kept, order, axis=1)
+    return CandidateLists(
+        query_row=lists.query_row,
+        candidate_rows=np.where(stays, np.take_along_axis(lists.candidate_rows, order, axis=1), NO_ROW),
+        same_subject=np.take_along_axis(lists.same_subject, order, axis=1) & stays,
     )
 
 
@@ -93,8 +114,12 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
     """Write candidates/<split>.parquet."""
     columns = {
         QUERY_ROW: lists.query_row,
-        CANDIDATE_ROWS: pa.array(list(lists.candidate_rows)),
-        SAME_SUBJECT: pa.array(list(lists.same_subject)),
+        CANDIDATE_ROWS: _lists(lists.candidate_rows, lists.listed),
+        SAME_SUBJECT: _lists(lists.same_subject, lists.listed),
     }
     with files.atomic(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
+
+
+def _lists(matrix: NDArray[Any], listed: NDArray[np.bool_]) -> pa.Array:
+    return pa.array([row[here] for row, here in zip(matrix, listed, strict=True)])

@@ -121,7 +121,7 @@ def evaluate_split(
     metrics |= other_subjects_report(
         ranks=rank(score_lists(objective, embeddings, dataset.rows, elsewhere, target)),
         clusters=subjects[elsewhere.query_row],
-        candidates_n=elsewhere.candidate_rows.shape[1],
+        candidates_n=elsewhere.listed.sum(axis=1),
         seed=seed,
         split=split,
         target=target,

@@ -65,13 +65,16 @@ def other_subjects_report(
     *,
     ranks: Ranks,
     clusters: NDArray[Any],
-    candidates_n: int,
+    candidates_n: NDArray[np.int64],
     seed: int,
     split: Split,
     target: str,
     query: tuple[str, ...],
 ) -> dict[str, float]:
     """recall_at_1 over lists that hold no other sample of the query's own patient.
+
+    Args:
+        candidates_n: (q,) length of each list; chance is the mean of their reciprocals.
 
     Returns:
         `<split>/<target>/candidates_other_subjects/<query>/recall_at_1` with `_ci_low`, `_ci_high`, `_chance`, `_n`.
@@ -86,7 +89,7 @@ def _mean(
     of: Callable[[Ranks], NDArray[np.float64]],
     ranks: Ranks,
     clusters: NDArray[Any],
-    candidates_n: int,
+    candidates_n: int | NDArray[np.int64],
     seed: int,
 ) -> dict[str, float]:
     interval = bootstrap_interval(of(ranks), clusters, rng=patient_stream(seed))
@@ -94,7 +97,7 @@ def _mean(
         name: interval.estimate,
         f"{name}_ci_low": interval.low,
         f"{name}_ci_high": interval.high,
-        f"{name}_chance": float(of(chance(candidates_n))[0]),
+        f"{name}_chance": float(of(chance(candidates_n)).mean()),
     }
 
 

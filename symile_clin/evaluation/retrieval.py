@@ -53,9 +53,14 @@ class Ranks:
         return self.n_greater + 1 + self.n_tied / 2
 
 
-def chance(candidates: int) -> Ranks:
-    """The ranks of one query whose `candidates` all score the same: what knowing nothing gives on every metric."""
-    return Ranks(n_greater=np.array([0]), n_tied=np.array([candidates - 1]))
+def chance(candidates: int | NDArray[np.int64]) -> Ranks:
+    """The ranks of queries whose `candidates` all score the same: what knowing nothing gives on every metric.
+
+    Args:
+        candidates: length of all lists, or of each.
+    """
+    tied = np.atleast_1d(candidates) - 1
+    return Ranks(n_greater=np.zeros_like(tied), n_tied=tied)
 
 
 def rank(scores: Scores, *, positive: int = 0) -> Ranks:
@@ -94,7 +99,8 @@ def score_lists(
         target: modality of the candidates; all others are the query.
 
     Returns:
-        (q, m) float64, columns as in `lists.candidate_rows`.
+        (q, m) float64, columns as in `lists.candidate_rows`; beyond the end of a shorter list -inf, which neither beats
+        nor ties anything.
 
     Raises:
         MismatchError: a listed sample has no embedding.
@@ -102,7 +108,8 @@ def score_lists(
     """
     query_position = _positions(rows, lists.query_row)
     distinct, vector_of = _distinct(embeddings[target])
-    candidate_vector = vector_of[_positions(rows, lists.candidate_rows)]
+    listed = lists.listed
+    candidate_vector = vector_of[_positions(rows, np.where(listed, lists.candidate_rows, lists.candidate_rows[:, :1]))]
     scorer = copy.deepcopy(objective).to(device="cpu", dtype=torch.float64).eval()
     scores = np.empty(candidate_vector.shape, dtype=np.float64)
     for start in range(0, len(scores), QUERIES_PER_CHUNK):
@@ -115,6 +122,7 @@ def score_lists(
     bad = int((~np.isfinite(scores)).any(axis=1).sum())
     if bad:
         raise TrainingError(f"{bad:,} of {len(scores):,} queries have a score that is not finite")
+    scores[~listed] = -np.inf
     return scores
 
 

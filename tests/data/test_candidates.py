@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from symile_clin.data.candidates import draw_candidates, read_candidates, write_candidates
+from symile_clin.data.candidates import (
+    NO_ROW,
+    draw_candidates,
+    read_candidates,
+    without_own_patient,
+    write_candidates,
+)
 from symile_clin.errors import CohortError
 from symile_clin.rng import stream
 
@@ -68,3 +74,20 @@ def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
     for one, other in zip(vars(lists).values(), vars(again).values(), strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
+
+
+def test_lists_without_the_own_patient_keep_their_order_and_may_be_shorter(tmp_path: Path) -> None:
+    subjects = np.repeat(np.arange(5), 8).astype(np.int64)
+    lists = draw_candidates(ROWS, subjects, n=10, rng=stream(0, "test"), split="test")
+    shorter = without_own_patient(lists)
+    expected = [
+        [int(row) for place, (row, same) in enumerate(zip(rows, sames, strict=True)) if place == 0 or not same]
+        for rows, sames in zip(lists.candidate_rows, lists.same_subject, strict=True)
+    ]
+    assert len({len(one) for one in expected}) > 1
+    write_candidates(tmp_path / "lists.parquet", shorter)
+    for found in (shorter, read_candidates(tmp_path / "lists.parquet")):
+        assert [row[row != NO_ROW].tolist() for row in found.candidate_rows] == expected
+        assert found.listed.sum(axis=1).tolist() == [len(one) for one in expected]
+        assert found.same_subject[:, 0].all()
+        assert not found.same_subject[:, 1:].any()

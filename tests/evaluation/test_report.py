@@ -55,11 +55,21 @@ def test_the_papers_figures_come_only_when_asked_for() -> None:
 
 def test_lists_without_the_own_patient_have_their_own_name() -> None:
     found = other_subjects_report(
-        ranks=RANKS, clusters=PATIENTS, candidates_n=10, seed=3, split="val", target="red", query=("green", "blue")
-    )
+        ranks=RANKS, clusters=PATIENTS, candidates_n=np.full(6, 10), seed=3, split="val", target="red",
+        query=("green", "blue"),
+    )  # fmt: skip
     prefix = "val/red/candidates_other_subjects/blue+green/recall_at_1"
     assert set(found) == {prefix + suffix for suffix in ("", "_ci_low", "_ci_high", "_chance", "_n")}
     assert found[prefix] == report()["val/red/recall_at_1"]
+
+
+def test_chance_over_lists_of_different_length_is_the_mean_of_their_reciprocals() -> None:
+    found = other_subjects_report(
+        ranks=RANKS, clusters=PATIENTS, candidates_n=np.array([10, 10, 5, 10, 8, 10]), seed=3, split="val",
+        target="red", query=("blue",),
+    )  # fmt: skip
+    expected = (4 / 10 + 1 / 5 + 1 / 8) / 6
+    assert found["val/red/candidates_other_subjects/blue/recall_at_1_chance"] == pytest.approx(expected)
 
 
 def test_tied_queries_are_spread_over_their_ranks() -> None:

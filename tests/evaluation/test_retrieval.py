@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.candidates import NO_ROW, CandidateLists
 from symile_clin.errors import MismatchError, TrainingError
 from symile_clin.evaluation import retrieval
 from symile_clin.evaluation.retrieval import Ranks, chance, rank, score_lists
@@ -142,6 +142,18 @@ def test_order_of_samples_does_not_change_scores() -> None:
     shuffled = {name: array[order] for name, array in embeddings.items()}
     before = score_lists(Product("l2"), embeddings, rows, lists, "red")
     np.testing.assert_array_equal(before, score_lists(Product("l2"), shuffled, rows[order], lists, "red"))
+
+
+def test_a_shorter_list_is_ranked_as_if_it_stood_alone() -> None:
+    rng = np.random.default_rng(3)
+    embeddings, rows, lists = random_problem(rng)
+    lengths = rng.integers(1, 8, size=len(rows))
+    shorter = np.where(np.arange(7) < lengths[:, None], lists.candidate_rows, NO_ROW)
+    ranks = rank(score_lists(Product("l2"), embeddings, rows, lists_of(lists.query_row, shorter), "blue"))
+    for query, length in enumerate(lengths):
+        alone = lists_of(lists.query_row[[query]], lists.candidate_rows[[query], :length])
+        expected = rank(score_lists(Product("l2"), embeddings, rows, alone, "blue"))
+        assert (ranks.n_greater[query], ranks.n_tied[query]) == (expected.n_greater[0], expected.n_tied[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
