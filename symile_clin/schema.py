@@ -41,6 +41,7 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 MANIFEST: Final = "manifest.json"
 SAMPLES: Final = "samples.parquet"
 ATTRITION: Final = "attrition.csv"
+ATTRITION_SAMPLES: Final = "attrition.parquet"  #: patient-level: step and reason of every index event that left
 EVENTS: Final = "events.csv"  #: what became of every event of every modality
 QUARANTINE: Final = "quarantine.parquet"
 TRUTH: Final = "truth.parquet"  #: planted factors; synthetic cohorts only

@@ -38,7 +38,8 @@ class CandidateLists:
     @property
     def listed(self) -> NDArray[np.bool_]:
         """(q, n), false beyond the end of a shorter list."""
-        return self.candidate_rows != NO_ROW
+        listed: NDArray[np.bool_] = self.candidate_rows != NO_ROW
+        return listed
 
 
 def read_candidates(path: Path) -> CandidateLists:

@@ -29,6 +29,7 @@ from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
 from symile_clin.schema import (
     ATTRITION,
+    ATTRITION_SAMPLES,
     COHORTS_ROOT,
     EVENTS,
     HADM_ID,
@@ -288,8 +289,10 @@ def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Dra
 def _write_books(directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame]) -> None:
     files.write_text(directory / ATTRITION, attrition.table().to_csv(index=False))
     files.write_text(directory / EVENTS, pd.concat(events, ignore_index=True).to_csv(index=False))
-    with files.atomic(directory / QUARANTINE) as temporary:
-        attrition.quarantine().to_parquet(temporary, index=False)
+    for name, table in ((ATTRITION_SAMPLES, attrition.left()), (QUARANTINE, attrition.quarantine())):
+        with files.atomic(directory / name) as temporary:
+            table.to_parquet(temporary, index=False)
+        (directory / name).chmod(0o600)  # patient-level
 
 
 def _copy_truth(directory: Path, roots: Mapping[str, Path], samples: pd.DataFrame) -> Mapping[str, Any] | None:

@@ -64,8 +64,8 @@ def test_a_cohort_directory_is_complete_and_opens(build: Build) -> None:
     found = sorted(str(path.relative_to(result.path)) for path in result.path.rglob("*") if path.is_file())
     assert found == [
         "arrays/cxr/image.npy", "arrays/ecg/signal.npy", "arrays/labs/observed.npy", "arrays/labs/percentile.npy",
-        "attrition.csv", "candidates/test.parquet", "candidates/test_other_subjects.parquet", "candidates/val.parquet",
-        "candidates/val_other_subjects.parquet", "events.csv", "manifest.json", "quarantine.parquet", "samples.parquet",
+        "attrition.csv", "attrition.parquet", "candidates/test.parquet", "candidates/test_other_subjects.parquet",
+        "candidates/val.parquet", "candidates/val_other_subjects.parquet", "events.csv", "manifest.json", "quarantine.parquet", "samples.parquet",
         "state/cxr.json", "state/ecg.json", "state/labs.json",
     ]  # fmt: skip
     cohort = open_cohort(result.path)
@@ -83,6 +83,17 @@ def test_a_cohort_directory_is_complete_and_opens(build: Build) -> None:
             assert taken.dtype == spec.dtype
     assert "60 samples of 40 patients" in result.text()
     json.dumps(result.record())
+
+
+def test_every_index_event_that_left_is_in_the_patient_level_book(build: Build) -> None:
+    path = build().path
+    left = pd.read_parquet(path / "attrition.parquet")
+    assert left.columns.tolist() == ["sample_id", "subject_id", "step", "reason"]
+    assert left["sample_id"].tolist() == ["20000998", "20000999"]
+    table = pd.read_csv(path / "attrition.csv", keep_default_na=False).iloc[1:-1]
+    counted = left.groupby(["step", "reason"]).size()
+    assert {(row.step, row.reason): row.samples for row in table.itertuples() if row.samples} == counted.to_dict()
+    assert (path / "attrition.parquet").stat().st_mode & 0o077 == 0
 
 
 def test_arrays_are_in_the_order_of_the_rows(build: Build, source: Path) -> None:
