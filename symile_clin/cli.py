@@ -128,6 +128,19 @@ def cohort_describe(**arguments: Any) -> None:
     _run("describe_cohort", **arguments)
 
 
+@cohort.command("import")
+@click.argument("release", type=FOLDER)
+@click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/symile_mimic_release]")
+@click.option("--verify", is_flag=True, help="Compare every file with SHA256SUMS.txt first; reads all of them.")
+@_output_options
+def cohort_import(**arguments: Any) -> None:
+    """Make a cohort of the Symile-MIMIC release.
+
+    RELEASE is the folder of the files from PhysioNet. Its large arrays are used where they are.
+    """
+    _run("import_cohort", **arguments)
+
+
 @cli.command()
 @click.argument("out", type=FOLDER)
 @click.option("--patients", type=click.IntRange(min=1, max=100_000), default=400, show_default=True)
