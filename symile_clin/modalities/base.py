@@ -37,6 +37,7 @@ class Reason(StrEnum):
     """Why a file or event was refused; the `reason` column of quarantine.parquet and events.csv."""
 
     MISSING = "file missing"
+    UNREADABLE = "not readable"
     OUTSIDE = "path outside the source"
     TRUNCATED = "truncated"
     UNDECODABLE = "not decodable"
@@ -46,6 +47,7 @@ class Reason(StrEnum):
     NAN = "missing values"
     CONSTANT = "constant"
     CHECKSUM = "checksum differs"
+    MIXED_UP = "belongs to another"
     UNLABELLED = "no label"
 
 

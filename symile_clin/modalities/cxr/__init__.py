@@ -1,11 +1,11 @@
-"""Chest X-rays of MIMIC-CXR-JPG."""
+"""Chest X-rays of MIMIC-CXR-JPG, or of MIMIC-CXR's DICOMs by MIMIC-CXR-JPG's tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+#: What a picture's file name ends in, by `CxrOptions.files`.
+SUFFIXES: Final = {"jpg": ".jpg", "dicom": ".dcm"}
+
+
 class CxrOptions(RoomOptions):
     """Keys of an X-ray modality in a cohort spec.
 
@@ -50,6 +54,8 @@ class CxrOptions(RoomOptions):
             only images of labelled studies be chosen, "ignore" does not ask.
         short_side: pixels of the stored picture's short side, and of the square that encoders see.
         long_side: cap of its long side; centre-cropped beyond.
+        files: "jpg" of MIMIC-CXR-JPG, or "dicom" of MIMIC-CXR; the tables are MIMIC-CXR-JPG's in either case.
+        dicom: how a DICOM becomes grey: "mimic_jpg" as MIMIC-CXR-JPG was made, "voi" as a viewer shows it.
         stored: "own" arrays, or those of a release that was imported: cropped and normalised once and for all.
     """
 
@@ -57,12 +63,20 @@ class CxrOptions(RoomOptions):
     labelled: Literal["chosen", "candidates", "ignore"] = "chosen"
     short_side: Annotated[int, Field(ge=16, le=2048)] = 320
     long_side: Annotated[int, Field(ge=16, le=4096)] = 400
+    files: Literal["jpg", "dicom"] = "jpg"
+    dicom: Literal["mimic_jpg", "voi"] = "mimic_jpg"
     stored: Stored = "own"
 
     @model_validator(mode="after")
     def _long_is_longer(self) -> CxrOptions:
         if self.long_side < self.short_side:
             raise ValueError("'long_side' is less than 'short_side'")
+        return self
+
+    @model_validator(mode="after")
+    def _rendering_has_files(self) -> CxrOptions:
+        if self.dicom != "mimic_jpg" and self.files != "dicom":
+            raise ValueError(f"'dicom: {self.dicom}' needs 'files: dicom'")
         return self
 
 
@@ -124,12 +138,13 @@ class CXR(Modality):
             tables.table(CHEXPERT.name),
             views=self.options.views,
             only_labelled=self.options.labelled == "candidates",
+            suffix=SUFFIXES[self.options.files],
         )
 
     @property
     def reads_from(self) -> str | None:
-        """MIMIC-CXR-JPG."""
-        return METADATA.source
+        """MIMIC-CXR-JPG, or MIMIC-CXR."""
+        return DICOM_RECORDS.source if self.options.files == "dicom" else METADATA.source
 
     def files(self, row: Row) -> tuple[str, ...]:
         """The image."""
@@ -146,20 +161,21 @@ class CXR(Modality):
             path = paths.inside(source, row["path"])
             if path is None:
                 return Refusal(Reason.OUTSIDE)
-            if not path.is_file():
-                return Refusal(Reason.MISSING)
+            try:
+                if not path.is_file():
+                    return Refusal(Reason.MISSING)
+            except OSError as error:  # a folder that may not be looked into
+                return Refusal(Reason.UNREADABLE, error.strerror or "")
         if self.options.labelled == "chosen" and not row["labelled"]:
             return Refusal(Reason.UNLABELLED, "the chosen study is not in CheXpert", then="drop")
         return None
 
     def read(self, row: Row, source: Path) -> dict[str, NDArray[Any]] | Refusal:
         """The picture, and its valid height and width."""
-        from symile_clin.modalities.cxr.preprocess import read_xray
-
         path = paths.inside(source, row["path"])
         if path is None:
             return Refusal(Reason.OUTSIDE, then="drop")
-        picture = read_xray(path, short_side=self.options.short_side, long_side=self.options.long_side)
+        picture = self._decode(path, row)
         if isinstance(picture, Refusal):
             return replace(picture, then="drop")
         height, width = picture.shape
@@ -167,6 +183,19 @@ class CXR(Modality):
         image[0, :height, :width] = picture
         sizes = {column: np.array(size) for column, size in zip(self.input_columns, (height, width), strict=True)}
         return {"image": image, **sizes}
+
+    def _decode(self, path: Path, row: Row) -> NDArray[np.uint8] | Refusal:
+        short_side, long_side = self.options.short_side, self.options.long_side
+        if self.options.files == "jpg":
+            from symile_clin.modalities.cxr.preprocess import read_xray
+
+            return read_xray(path, short_side=short_side, long_side=long_side)
+        from symile_clin.modalities.cxr.dicom_reader import read_dicom
+
+        return read_dicom(
+            path, rendering=self.options.dicom, subject_id=row["subject_id"], study_id=row["study_id"],
+            short_side=short_side, long_side=long_side,
+        )  # fmt: skip
 
     def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
         """Ids, time, view, path and labels of the chosen images."""

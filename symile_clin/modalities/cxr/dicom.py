@@ -14,7 +14,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 def write_dicom(
     path: Path,
-    film: NDArray[np.uint16],
+    stored: NDArray[np.uint16],
     *,
     dicom_id: str,
     subject_id: int,
@@ -23,7 +23,7 @@ def write_dicom(
     view: str,
     inverted: bool,
 ) -> None:
-    """Write one film of 12 bits, (rows, columns); `inverted` as MONOCHROME1, where 0 is the brightest."""
+    """Write one film's 12-bit values, (rows, columns), as they are; `inverted`: MONOCHROME1, 0 is the brightest."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[dicom_id])
@@ -37,10 +37,10 @@ def write_dicom(
     dataset.PatientID, dataset.StudyID = str(subject_id), str(study_id)
     dataset.Modality, dataset.ViewPosition = "DX", view
     dataset.StudyDate, dataset.StudyTime = f"{time:%Y%m%d}", f"{time:%H%M%S}.{time.microsecond // 1000:03d}"
-    dataset.Rows, dataset.Columns = film.shape
+    dataset.Rows, dataset.Columns = stored.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    dataset.PixelData = (4095 - film if inverted else film).astype("<u2").tobytes()
+    dataset.PixelData = stored.astype("<u2").tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)

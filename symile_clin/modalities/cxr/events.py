@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 DICOM_ID: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
 
 
-def xray_events(metadata: ir.Table, chexpert: ir.Table, *, views: Sequence[str], only_labelled: bool) -> ir.Table:
+def xray_events(
+    metadata: ir.Table, chexpert: ir.Table, *, views: Sequence[str], only_labelled: bool, suffix: str
+) -> ir.Table:
     """Every image as an event.
 
     Args:
         views: exact values of ViewPosition that may be taken.
         only_labelled: images of studies without a CheXpert row are not eligible.
+        suffix: of the images' files.
 
     Returns:
         subject_id, event_time, event_id, key, eligible, ineligible_reason, and the payload dicom_id, study_id, view,
@@ -50,7 +53,7 @@ def xray_events(metadata: ir.Table, chexpert: ir.Table, *, views: Sequence[str],
         dicom_id=joined.dicom_id,
         study_id=joined.study_id,
         view=joined.ViewPosition,
-        path="files/p" + subject.substr(0, 2) + "/p" + subject + "/s" + study + "/" + joined.dicom_id + ".jpg",
+        path="files/p" + subject.substr(0, 2) + "/p" + subject + "/s" + study + "/" + joined.dicom_id + suffix,
         labelled=labelled,
         **{name: joined[name] for name in FINDING_NAMES.values()},
     )

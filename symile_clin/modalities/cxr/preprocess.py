@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from symile_clin.modalities.base import Reason, Refusal
+from symile_clin.modalities.cxr.resize import shrink
+from symile_clin.modalities.whole_file import read_whole
 
 MAX_FILE_BYTES: Final = 64 << 20
 MAX_PIXELS: Final = 30_000_000
 MIN_SIDE: Final = 32
 #: Beyond this, the resized long side would be far larger than any X-ray's.
 MAX_ASPECT: Final = 4
+START_OF_IMAGE: Final = b"\xff\xd8"
 END_OF_IMAGE: Final = b"\xff\xd9"
+START_OF_SCAN: Final = b"\xff\xda"
+#: A progressive JPEG has about ten; each costs the decoder a pass over all pixels, however few bytes it has.
+MAX_SCANS: Final = 64
 
 
 def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -28,49 +34,61 @@ def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return short_side * width // height, short_side
 
 
-def read_xray(path: Path, *, short_side: int, long_side: int) -> NDArray[np.uint8] | Refusal:
-    """Decode a JPEG, bring its short side to `short_side` and centre-crop its long side to `long_side` at most.
-
-    Bilinear with antialiasing; the decoder itself shrinks first, to no less than twice the target, which is twice as
-    fast as a full decode and at most one grey level away from it.
-
-    Returns:
-        (height, width) uint8, or why the file is refused.
-    """
-    if path.stat().st_size > MAX_FILE_BYTES:
-        return Refusal(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES >> 20} MB")
-    data = path.read_bytes()
-    if not data.startswith(b"\xff\xd8"):
-        return Refusal(Reason.WRONG_FORMAT if data else Reason.TRUNCATED, "no JPEG" if data else "empty file")
-    if not data.rstrip(b"\0").endswith(END_OF_IMAGE):
-        # the decoder would fill the rest with grey
-        return Refusal(Reason.TRUNCATED, "no end-of-image marker")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                refusal = _refuse_shape(image)
-                if refusal is not None:
-                    return refusal
-                width, height = stored_size(*image.size, short_side)
-                image.draft("L", (2 * width, 2 * height))
-                small = image.convert("L").resize((width, height), Image.Resampling.BILINEAR)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return Refusal(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels")
-    except Exception as error:  # a decoder may raise anything on a hostile file; it costs that file only
-        reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.UNDECODABLE
-        return Refusal(reason, type(error).__name__)
-    left, top = max(0, width - long_side) // 2, max(0, height - long_side) // 2
-    box = (left, top, left + min(width, long_side), top + min(height, long_side))
-    return np.asarray(small.crop(box), dtype=np.uint8)
-
-
-def _refuse_shape(image: Image.Image) -> Refusal | None:
-    width, height = image.size
+def refuse_size(width: int, height: int) -> Refusal | None:
+    """Why a picture of this size is not decoded."""
     if width * height > MAX_PIXELS:
         return Refusal(Reason.TOO_LARGE, f"{width} x {height} pixels")
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         return Refusal(Reason.WRONG_FORMAT, f"{width} x {height} pixels are no X-ray")
-    if image.mode not in ("L", "RGB"):
-        return Refusal(Reason.WRONG_FORMAT, f"colour mode {image.mode}")
     return None
+
+
+def fit(picture: NDArray[np.uint8], *, short_side: int, long_side: int) -> NDArray[np.uint8]:
+    """Bring the short side to `short_side`, bilinear with antialiasing, and centre-crop the long one to `long_side`."""
+    height, width = picture.shape
+    width, height = stored_size(width, height, short_side)
+    small = shrink(picture, width, height)
+    left, top = max(0, width - long_side) // 2, max(0, height - long_side) // 2
+    return small[top : top + long_side, left : left + long_side]
+
+
+def read_xray(path: Path, *, short_side: int, long_side: int) -> NDArray[np.uint8] | Refusal:
+    """Decode a JPEG in full and fit it.
+
+    The pixels are taken as they are stored: MIMIC-CXR-JPG has no EXIF data, so an orientation that somebody has written
+    into one since is not followed.
+
+    Returns:
+        (height, width) uint8, within one grey level of Pillow's decode and resize, or why the file is refused.
+    """
+    data = read_whole(path, limit=MAX_FILE_BYTES)
+    if isinstance(data, Refusal):
+        return data
+    if not data.startswith(START_OF_IMAGE):
+        return Refusal(Reason.WRONG_FORMAT, "no JPEG")
+    if not data.rstrip(b"\0").endswith(END_OF_IMAGE):
+        # the decoder would fill the rest with grey
+        return Refusal(Reason.TRUNCATED, "no end-of-image marker")
+    if (scans := data.count(START_OF_SCAN)) > MAX_SCANS:
+        return Refusal(Reason.TOO_LARGE, f"{scans:,} scans")
+    picture = _decode(data)
+    return picture if isinstance(picture, Refusal) else fit(picture, short_side=short_side, long_side=long_side)
+
+
+def _decode(data: bytes) -> NDArray[np.uint8] | Refusal:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow warns of is refused below
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                refusal = refuse_size(*image.size)
+                if refusal is not None:
+                    return refusal
+                if image.mode not in ("L", "RGB"):
+                    return Refusal(Reason.WRONG_FORMAT, f"colour mode {image.mode}")
+                image.draft("L", image.size)  # of a grey picture in colour, only the grey is decoded
+                return np.asarray(image.convert("L"), dtype=np.uint8)
+    except Image.DecompressionBombError:
+        return Refusal(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels")
+    except Exception as error:  # a decoder may raise anything on a hostile file; it costs that file only
+        reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.UNDECODABLE
+        return Refusal(reason, type(error).__name__)

@@ -15,6 +15,7 @@ from symile_clin.modalities.cxr.tables import FINDINGS
 from symile_clin.modalities.released import ReleasedArray, ReleasedForm
 
 STEM: Final = "cxr"
+PUBLISHED_SIDE: Final = 320
 #: Column of the release -> our column without its prefix.
 NAMES: Final[Mapping[str, str]] = {
     "cxr_dicom_id": "dicom_id",
@@ -72,6 +73,12 @@ class ReleasedXrays(ReleasedForm):
     def kept(self) -> tuple[str, ...]:
         """The path and six findings."""
         return KEPT
+
+    def unlike_published(self) -> str | None:
+        """Where pictures have another size."""
+        if self._side == PUBLISHED_SIDE:
+            return None
+        return f"X-rays are {self._side} x {self._side}; the release's are {PUBLISHED_SIDE} x {PUBLISHED_SIDE}."
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Three channels of what encoders see."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from symile_clin.modalities.base import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.modalities.cxr import phantom
+from symile_clin.modalities.cxr.grey import published_grey
 from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, METADATA
 from symile_clin.modalities.synthetic_ids import scattered_id
 
@@ -46,7 +47,8 @@ VIEWS: Final = (
 SHARE_LANDSCAPE: Final = 0.15
 SHARE_UNCERTAIN: Final = 0.08  #: of positive labels
 SHARE_MONOCHROME1: Final = 0.2
-DARKEST, BRIGHTEST = 100, 3900  # of 12 bits
+WHITE: Final = 4095  #: of 12 bits
+DARKEST, BRIGHTEST = 100, 3900
 
 
 def write(
@@ -75,14 +77,16 @@ def write(
                 dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 1 << 32, 5))
                 film = _film(rng.spawn(1)[0], findings, patient.nuisance[:4], view, full_size=options.full_size)
                 path = f"{folder}/s{study_id}/{dicom_id}"
-                _write_jpg(source / f"{path}.jpg", film, rng, options.dirt)
+                fault = rng.random() / options.dirt if options.dirt else 1.0
                 inverted = bool(rng.random() < SHARE_MONOCHROME1)
+                stored = WHITE - film if inverted else film
+                _write_jpg(source / f"{path}.jpg", stored, inverted=inverted, fault=fault)
                 if options.dicom:
                     from symile_clin.modalities.cxr.dicom import write_dicom
 
                     write_dicom(
                         source.parent / "mimic-cxr" / f"{path}.dcm",
-                        film, dicom_id=dicom_id, subject_id=patient.subject_id, study_id=study_id, time=time,
+                        stored, dicom_id=dicom_id, subject_id=patient.subject_id, study_id=study_id, time=time,
                         view=view, inverted=inverted,
                     )  # fmt: skip
                     records.append({**ids, "dicom_id": dicom_id, "path": f"{path}.dcm"})
@@ -180,24 +184,12 @@ def _marker(letter: str, size: int) -> NDArray[np.bool_]:
     return np.asarray(image) > 127
 
 
-def equalise(film: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """The release's way from a DICOM's pixels to a JPG's: range to [0, 255], then histogram equalisation."""
-    low, high = int(film.min()), int(film.max())
-    grey = ((film.astype(np.float32) - low) * np.float32(255 / (high - low))).astype(np.uint8)
-    cumulative = np.bincount(grey.ravel(), minlength=256).cumsum()
-    first = cumulative[0]
-    lookup = np.round((cumulative - first) * (255 / (cumulative[-1] - first))).astype(np.uint8)
-    equalised: NDArray[np.uint8] = lookup[grey]
-    return equalised
-
-
-def _write_jpg(path: Path, film: NDArray[np.uint16], rng: np.random.Generator, dirt: float) -> None:
-    """Write the film, or leave it out or cut it short, each in half of the faulty cases."""
-    fault = rng.random() / dirt if dirt else 1.0
+def _write_jpg(path: Path, stored: NDArray[np.uint16], *, inverted: bool, fault: float) -> None:
+    """Write the film, or leave it out or cut it short, each in half of the faulty cases (`fault` below 1)."""
     if fault < 0.5:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    Image.fromarray(equalise(film)).save(buffer, "JPEG", quality=95)
+    Image.fromarray(published_grey(stored, inverted=inverted)).save(buffer, "JPEG", quality=95)
     data = buffer.getvalue()
     path.write_bytes(data[: len(data) // 3] if fault < 1 else data)
