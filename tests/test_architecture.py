@@ -13,6 +13,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: Rooms, and the two places that may name them: the registry and the sources, by their options and release names.
 NAMES_MODALITIES = {"modalities/registry.py"}
 SOURCE_OPTIONS = {"mimic_iv", "mimic_cxr", "mimic_ecg", "mimic-iv", "mimic-cxr", "mimic-ecg", "mimic-iv-ecg"}
+RELEASE_NAMES = {"MIMIC-CXR", "MIMIC-IV-ECG", "cxr-record-list.csv"}
 MODALITY = re.compile(r"(?:^|[^a-z])(?:cxrs?|ecgs?|labs?)(?:[^a-z]|$)", re.IGNORECASE)
 HEAVY = ("torch", "mlflow", "pandas", "ibis", "duckdb", "matplotlib", "numpy")
 
@@ -46,7 +47,7 @@ def _names_and_literals(tree: ast.Module) -> list[tuple[int, str]]:
 
 
 def _mentions_modality(text: str) -> bool:
-    for option in sorted(SOURCE_OPTIONS, key=len, reverse=True):
+    for option in sorted(SOURCE_OPTIONS | RELEASE_NAMES, key=len, reverse=True):
         text = text.replace(option, "")
     return MODALITY.search(text) is not None
 

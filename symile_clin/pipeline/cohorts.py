@@ -25,6 +25,7 @@ from symile_clin.errors import ConfigError
 from symile_clin.evaluation.cohort_tables import table_text
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.provenance import tell_releases
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
 from symile_clin.schema import (
@@ -45,6 +46,7 @@ from symile_clin.schema import (
 from symile_clin.sources.cache import ParquetCache, source_files
 from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.tables import TableSpec
+from symile_clin.sources.versions import Release
 
 DEFAULT_SPEC: Final = "symile_mimic"
 DEMO_SPEC: Final = "demo"
@@ -147,8 +149,9 @@ def build_cohort(
         raise ConfigError(f"{out} is not empty and not a cohort", remedy="Choose another directory with --out")
     started = time.monotonic()
     progress.say(f"Building cohort {cohort_spec.name} in {out}.")
+    releases = tell_releases(roots, spec=cohort_spec.name, progress=progress)
     with files.atomic_directory(out) as building:
-        _build(building, out, cohort_spec, modalities, roots, inputs, workers, progress, started)
+        _build(building, out, cohort_spec, modalities, roots, inputs, releases, workers, progress, started)
     cohort = open_cohort(out)
     result = _result(cohort, skipped=False)
     tracker = open_tracker(
@@ -178,6 +181,7 @@ def _build(
     modalities: Mapping[str, Modality],
     roots: Mapping[str, Path],
     inputs: Mapping[str, Any],
+    releases: Mapping[str, Release],
     workers: int | None,
     progress: Progress,
     started: float,
@@ -228,6 +232,7 @@ def _build(
             "synthetic": planted is not None,
             "planted": planted,
             "inputs": inputs,
+            "releases": {source: release.record() for source, release in releases.items()},
             "counts": _counts(prepared),
             "arrays": prepared.arrays,
             "runtime": {"seconds": round(time.monotonic() - started, 1), "workers": pool.count},

@@ -280,3 +280,15 @@ def test_a_build_ends_without_torch(source: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PROGRAM, str(source)]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=True, timeout=300)
     assert done.stdout.strip() == "[]"
+
+
+def test_releases_are_in_the_manifest_but_do_not_make_a_cohort_another(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_cohort(build().path).manifest
+    assert {name: one["version"] for name, one in manifest["releases"].items()} == {
+        "mimic_iv": None, "mimic_cxr": None, "mimic_ecg": None,
+    }  # fmt: skip
+    assert "releases" not in manifest["inputs"]
+    monkeypatch.setattr("symile_clin.pipeline.provenance.detect_all", lambda _roots: {})
+    assert build().skipped
