@@ -142,6 +142,21 @@ def cohort_import(**arguments: Any) -> None:
 
 
 @cli.command()
+@cohort.command("export")
+@click.argument("folders", nargs=-1, required=True, type=FOLDER, metavar="[COHORT] DIR")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of train's frozen crops.")
+@_output_options
+def cohort_export(folders: tuple[Path, ...], **arguments: Any) -> None:
+    """Write a cohort as the Symile-MIMIC release.
+
+    COHORT is a cohort directory, the newest if left out; DIR gets the release's tables and arrays.
+    """
+    if len(folders) > 2:
+        raise click.UsageError("Expected [COHORT] DIR.")
+    *given, out = folders
+    _run("export_cohort", cohort=given[0] if given else None, out=out, **arguments)
+
+
 @click.argument("out", type=FOLDER)
 @click.option("--patients", type=click.IntRange(min=1, max=100_000), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

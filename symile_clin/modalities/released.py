@@ -104,6 +104,10 @@ class ReleasedForm(ABC):
         """Contents of `documents`."""
         return {}
 
+    def unlike_published(self) -> str | None:
+        """A sentence where the cohort's options make the arrays others than the published ones; None where equal."""
+        return None
+
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one sample, by released array."""

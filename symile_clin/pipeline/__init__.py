@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.evaluation import evaluate as evaluate
+    from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
     from symile_clin.pipeline.server import ui as ui
     from symile_clin.pipeline.session import demo as demo
@@ -24,6 +25,7 @@ _HOME = {
     "describe_cohort": "describe",
     "demo": "session",
     "evaluate": "evaluation",
+    "export_cohort": "release",
     "import_cohort": "release",
     "synth": "synthesis",
     "train": "training",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +11,13 @@ from symile_clin import files
 from symile_clin.cohort.spec import load_spec, parse_spec
 from symile_clin.data.release import ADMISSIONS, RELEASED_SPLITS, SOURCE, SUMS, array_path, read_document, table_path
 from symile_clin.data.release import verify_sums as verify_release
+from symile_clin.data.release_export import bytes_needed, check_exportable, refuse_small_disk, write_release
 from symile_clin.data.release_import import Imported, released_shapes, write_imported
 from symile_clin.data.release_samples import ReleasedSamples, read_samples
-from symile_clin.data.store import open_cohort
-from symile_clin.errors import ConfigError, SourceError
-from symile_clin.modalities.registry import ROOMS, released_forms
+from symile_clin.data.store import Cohort, newest_cohort, open_cohort
+from symile_clin.errors import CohortError, ConfigError, SourceError
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.registry import ROOMS, modalities_of, released_forms
 from symile_clin.modalities.released import ReleasedForm
 from symile_clin.progress import Progress
 from symile_clin.schema import (
@@ -102,6 +104,96 @@ def import_cohort(*, release: Path, out: Path | None = None, verify: bool = Fals
         _write_books(directory, imported)
         files.write_manifest(directory, stage="cohort", content=_manifest(imported, spec, of_modality, verified=verify))
     return _imported(out, release, released, imported, verified=verify)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A cohort in the release's layout.
+
+    Attributes:
+        rows: of each released split's arrays.
+        bytes: of all files.
+        empty: columns of symile_mimic_data.csv that a cohort does not hold.
+        notes: where code made for the release may expect something else.
+    """
+
+    cohort: Path
+    path: Path
+    rows: Mapping[str, int]
+    bytes: int
+    empty: Sequence[str]
+    notes: Sequence[str]
+
+    def text(self) -> str:
+        """Counts and what differs."""
+        sizes = ", ".join(f"{split} {count:,}" for split, count in self.rows.items())
+        lines = [
+            f"{self.path}: cohort {self.cohort} in the layout of the {SOURCE}.",
+            f"{self.bytes / 1e9:,.2f} GB; rows: {sizes}.",
+            f"Empty columns of {ADMISSIONS}: {', '.join(self.empty)}.",
+            *self.notes,
+        ]
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        own = {"cohort": str(self.cohort), "path": str(self.path), "rows": dict(self.rows)}
+        return {**vars(self), **own, "empty": list(self.empty), "notes": list(self.notes)}
+
+
+def export_cohort(*, cohort: Path | None = None, out: Path, seed: int = 0, progress: Progress) -> ExportResult:
+    """Write a cohort in the layout of the release, so that code made for it runs unchanged.
+
+    Args:
+        cohort: a cohort directory; None takes the newest complete one.
+        out: a folder that is not there yet, or empty.
+        seed: of the random crops of train, which the release froze.
+
+    Raises:
+        NotFoundError: no such cohort.
+        CohortError: a cohort that the layout has no place for, or a disk that is too small.
+        ConfigError: `out` is not empty.
+        BusyError: another process is writing there.
+    """
+    opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty", remedy="Choose another folder")
+    modalities = modalities_of(opened.spec)
+    forms = _forms(opened, modalities)
+    check_exportable(opened, modalities)
+    needed = bytes_needed(opened, forms)
+    refuse_small_disk(out, needed)
+    progress.say(f"Writing cohort {opened.path} to {out}, about {needed / 1e9:,.1f} GB.")
+    with files.atomic_directory(out) as directory:
+        written = write_release(
+            directory, cohort=opened, modalities=modalities, forms=forms, seed=seed, progress=progress
+        )
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return ExportResult(
+        cohort=opened.path, path=out, rows=written.rows, bytes=size, empty=written.empty, notes=_notes(forms)
+    )
+
+
+def _forms(cohort: Cohort, modalities: Mapping[str, Modality]) -> dict[str, ReleasedForm]:
+    """The rooms of the release in its order, by the modality that each is in this cohort.
+
+    Raises:
+        CohortError: the cohort has other rooms.
+    """
+    rooms = [modality.room for modality in modalities.values()]
+    expected = released_forms()
+    if sorted(rooms) != sorted(expected):
+        raise CohortError(
+            f"cohort '{cohort.name}' has modalities {', '.join(modalities)}",
+            expected=f"one of each of {', '.join(expected)}, as the release has",
+        )
+    of_room = {modality.room: modality for modality in modalities.values()}
+    return {of_room[room].name: form(of_room[room]) for room, form in expected.items()}
+
+
+def _notes(forms: Mapping[str, ReleasedForm]) -> list[str]:
+    notes = [form.unlike_published() for form in forms.values()]
+    return [note for note in notes if note is not None]
 
 
 def _refuse_others(out: Path) -> None:

@@ -94,6 +94,14 @@ class ReleasedLabs(ReleasedForm):
         """The mean percentile of each item in train."""
         return {MEANS: {str(name): float(column.mean()) for name, column in self.added(train).items()}}
 
+    def unlike_published(self) -> str | None:
+        """Where there are other items."""
+        if set(self._values) == set(TABLE_ORDER):
+            return None
+        return (
+            f"There are {len(self._values):,} lab items; the release has {len(TABLE_ORDER)}, and its code wants these."
+        )
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """One column for each item."""
         return dict.fromkeys(self.arrays, (len(self._values),))
