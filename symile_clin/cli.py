@@ -103,6 +103,7 @@ def cohort() -> None:
 @click.option("--demo", is_flag=True, help="Write synthetic patients first and build from them.")
 @click.option("--mimic-iv", type=FOLDER, help="MIMIC-IV: the folder with hosp/ in it.")
 @click.option("--mimic-cxr", type=FOLDER, help="MIMIC-CXR-JPG: the folder with files/ and the metadata tables.")
+@click.option("--mimic-cxr-dicom", type=FOLDER, help="MIMIC-CXR, for specs with files: dicom: the folder with files/.")
 @click.option("--mimic-ecg", type=FOLDER, help="MIMIC-IV-ECG: the folder with files/ and record_list.csv.")
 @click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/<name>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")

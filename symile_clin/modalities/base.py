@@ -204,6 +204,8 @@ class Modality(ABC):
     tables: ClassVar[tuple[TableSpec, ...]]
     #: Tables that only its synthetic writer fills, such as lists of files that cohorts do not read.
     synthetic_only: ClassVar[tuple[TableSpec, ...]] = ()
+    #: Sources that can hold the room's files instead, and the option that says so.
+    other_files: ClassVar[Mapping[str, str]] = {}
     #: How many planted factors the room's synthetic files can show.
     synthetic_factors: ClassVar[int]
     #: False: one event per sample. True: one event per sample and key (labs: itemid).

@@ -43,7 +43,7 @@ from symile_clin.schema import (
     TRACKING_URI,
     TRUTH,
 )
-from symile_clin.sources.cache import ParquetCache, source_files
+from symile_clin.sources.cache import ParquetCache, require_roots, source_files
 from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.tables import TableSpec
 from symile_clin.sources.versions import Release
@@ -103,6 +103,7 @@ def build_cohort(
     demo: bool = False,
     mimic_iv: Path | None = None,
     mimic_cxr: Path | None = None,
+    mimic_cxr_dicom: Path | None = None,
     mimic_ecg: Path | None = None,
     out: Path | None = None,
     overrides: Sequence[str] = (),
@@ -117,7 +118,7 @@ def build_cohort(
     Args:
         spec: a cohort spec's name or file; "demo" with `demo`, "symile_mimic" otherwise.
         demo: write synthetic patients first and build from them, by the same steps as from real ones.
-        mimic_iv, mimic_cxr, mimic_ecg: source directories.
+        mimic_iv, mimic_cxr, mimic_cxr_dicom, mimic_ecg: source directories.
         out: the cohort directory; data/cohorts/<name> by default.
         overrides: `key=value` settings that win over the spec.
         workers: processes; one per core by default. Their number changes nothing in the cohort.
@@ -131,12 +132,16 @@ def build_cohort(
         CohortError: no samples, or too few for the splits.
         BusyError: another process is building the same cohort.
     """
-    given = {"mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_ecg": mimic_ecg}
+    given = {
+        "mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_cxr_dicom": mimic_cxr_dicom, "mimic_ecg": mimic_ecg,
+    }  # fmt: skip
     roots = {source: path for source, path in given.items() if path is not None}
     cohort_spec = load_spec(spec or (DEMO_SPEC if demo else DEFAULT_SPEC), overrides, ROOMS)
     if demo:
         roots = _synthetic_sources(roots, workers, progress)
     modalities = cohort_spec.make_modalities(ROOMS)
+    if not demo:
+        _refuse_unused(modalities, roots)
     out = out or Path(COHORTS_ROOT) / cohort_spec.name
     inputs = _inputs(cohort_spec, modalities, roots)
     found = files.read_manifest(out)
@@ -262,12 +267,28 @@ def _tables(modalities: Mapping[str, Modality]) -> list[TableSpec]:
     return [*INDEX_TABLES, *specs.values()]
 
 
+def _refuse_unused(modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> None:
+    """A source that was given is read: whoever gives one expects that it is.
+
+    Raises:
+        ConfigError: the spec reads neither tables nor files of a source.
+    """
+    used = {spec.source for spec in _tables(modalities)} | {modality.reads_from for modality in modalities.values()}
+    for source in sorted(set(roots) - used):
+        options = [f"modalities.{name}.{modality.other_files[source]}"
+                   for name, modality in modalities.items() if source in modality.other_files]  # fmt: skip
+        option = f"--{source.replace('_', '-')}"
+        reading = f", or read it with --set {options[0]}" if options else ""
+        raise ConfigError(f"{option} was given, but the spec reads nothing of it", remedy=f"Leave it out{reading}")
+
+
 def _inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
     """What a cohort is made from; equal inputs make an equal cohort.
 
     Images and records are not listed: only those that are chosen are ever opened.
     """
     given = spec.splits.given
+    require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
     return {
         "spec": spec.resolved(),
         "tables": source_files(_tables(modalities), roots),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,20 @@ def source_files(specs: Iterable[TableSpec], roots: Mapping[str, Path]) -> list[
         SourceError: a table is not in its directory.
     """
     by_name = sorted(specs, key=lambda spec: spec.name)
-    missing = sorted({spec.source for spec in by_name} - set(roots))
+    require_roots({spec.source for spec in by_name}, roots)
+    return [_identity(spec, find_table(spec, roots[spec.source])) for spec in by_name]
+
+
+def require_roots(sources: Collection[str], roots: Mapping[str, Path]) -> None:
+    """Every source that is needed has a directory.
+
+    Raises:
+        ConfigError: the directory of a source was not given.
+    """
+    missing = sorted(set(sources) - set(roots))
     if missing:
         options = " ".join(f"--{source.replace('_', '-')} DIR" for source in missing)
         raise ConfigError(f"no directory was given for {', '.join(missing)}", remedy=f"Add {options}")
-    return [_identity(spec, find_table(spec, roots[spec.source])) for spec in by_name]
 
 
 def _identity(spec: TableSpec, path: Path) -> dict[str, Any]:

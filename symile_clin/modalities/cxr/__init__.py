@@ -89,6 +89,7 @@ class CXR(Modality):
     Encoder: ClassVar[type[EncoderOptions]] = encoder_options.Options
     tables: ClassVar[tuple[TableSpec, ...]] = (METADATA, CHEXPERT)
     synthetic_only: ClassVar[tuple[TableSpec, ...]] = (DICOM_RECORDS, DICOM_STUDIES)
+    other_files: ClassVar[Mapping[str, str]] = {DICOM_RECORDS.source: "files=dicom"}
     synthetic_factors: ClassVar[int] = synthetic.FACTORS
     options: CxrOptions
 
