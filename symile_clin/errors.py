@@ -66,6 +66,14 @@ class BusyError(SymileClinError):
     """Another process is writing to the same place."""
 
 
+class WorkerError(SymileClinError):
+    """Worker processes that do not stay alive."""
+
+
+class DiskError(SymileClinError):
+    """A disk without room for what is to be written."""
+
+
 class TrainingError(SymileClinError):
     """Training that cannot go on, such as a loss that is not finite."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from symile_clin import __version__
-from symile_clin.errors import BusyError, MismatchError
+from symile_clin.errors import BusyError, DiskError, MismatchError
 from symile_clin.schema import MANIFEST
 
 
@@ -61,33 +62,108 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, *, keep: str | None = None) -> Iterator[Path]:
     """A private sibling directory to fill; renamed to `path` (replacing an old one) when the block ends well.
+
+    Args:
+        keep: a folder in it whose content outlives a block that fails or is killed, for the next one to go on with.
+            After a block that ends well it is gone.
 
     Raises:
         BusyError: another process is filling the same directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.building")
+    temporary = building(path)
     with lock(path.with_name(f".{path.name}.lock")):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        _recover(path)
+        _clear(temporary, keep)
+        temporary.mkdir(exist_ok=True)
         try:
             yield temporary
+            if keep is not None:
+                shutil.rmtree(temporary / keep, ignore_errors=True)
             # A disk takes many flushes at once far better than thousands one by one.
             with ThreadPoolExecutor(16) as threads:
                 list(threads.map(_sync, [file for file in temporary.rglob("*") if file.is_file()]))
             if path.exists():
-                old = path.with_name(f".{path.name}.old")
-                shutil.rmtree(old, ignore_errors=True)
-                path.rename(old)
-                temporary.rename(path)
-                shutil.rmtree(old)
+                _replace(path, temporary)
             else:
                 temporary.rename(path)
             _sync(path.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _clear(temporary, keep)
+
+
+def building(path: Path) -> Path:
+    """Where `atomic_directory` fills what will be `path`."""
+    return path.with_name(f".{path.name}.building")
+
+
+def _clear(temporary: Path, keep: str | None) -> None:
+    """Remove a half-made directory, all but what is to be kept."""
+    if keep is None or not (temporary / keep).is_dir() or not any((temporary / keep).iterdir()):
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
+    for entry in temporary.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != keep:
+                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put the directory `new` in the place of `path`, and remove the old one."""
+    old = path.with_name(f".{path.name}.old")
+    if _exchange(path, new):
+        new.rename(old)
+    else:
+        path.rename(old)  # a process that is killed here leaves `old`: the next one recovers it
+        new.rename(path)
+    shutil.rmtree(old)
+
+
+def _recover(path: Path) -> None:
+    """Undo a replacement that was cut short."""
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two paths change places in one step; false where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    done: int = libc.renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange)
+    return done == 0
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Look before writing whether a disk has room.
+
+    Args:
+        needed: bytes.
+
+    Raises:
+        DiskError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskError(
+            f"the disk of {folder} has {free / 1e9:,.1f} GB free",
+            expected=f"{needed / 1e9:,.1f} GB",
+            remedy="Free some",
+        )
 
 
 @contextmanager

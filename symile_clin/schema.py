@@ -19,6 +19,7 @@ GENDER: Final = "gender"
 RACE: Final = "race"
 ADMISSION_TYPE: Final = "admission_type"
 ANCHOR_YEAR_GROUP: Final = "anchor_year_group"
+AGE_BAND: Final = "age_band"  #: no column: the ten-year band of `age`, where groups of samples are named
 SAMPLE_COLUMNS: Final = (
     ROW, SAMPLE_ID, SPLIT, SUBJECT_ID, HADM_ID, INDEX_TIME, AGE, GENDER, RACE, ADMISSION_TYPE, ANCHOR_YEAR_GROUP,
 )  # fmt: skip
@@ -33,6 +34,7 @@ def present_column(modality: str) -> str:
 EVENT_TIME: Final = "event_time"
 EVENT_ID: Final = "event_id"  #: breaks ties in time; unique within a modality and key
 KEY: Final = "key"  #: one event is taken per sample and key (itemid for labs); constant elsewhere
+RANK: Final = "rank"  #: of an event in the window of its sample and key, from 1
 
 Split = Literal["train", "val", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")

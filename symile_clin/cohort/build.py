@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.choose import NO_EVENT, Chooser, Chosen
 from symile_clin.cohort.index import index_events
-from symile_clin.cohort.reading import allocate, read_chosen
+from symile_clin.cohort.opening import open_work
+from symile_clin.cohort.reading import Shards, read_chosen
 from symile_clin.cohort.spec import CohortSpec
-from symile_clin.cohort.workers import Workers
+from symile_clin.cohort.workers import Mapper
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
 from symile_clin.progress import Progress
-from symile_clin.schema import ARRAYS_DIR, INDEX_TIME, SAMPLE_ID, present_column
+from symile_clin.schema import INDEX_TIME, SAMPLE_ID, present_column
 from symile_clin.sources.catalog import Catalog
 
 NO_INDEX_TIME = "no index time"
@@ -31,16 +31,14 @@ class Assembled:
     Attributes:
         index: every index event, the samples' among them.
         samples: one row per sample: index columns, each modality's columns and whether it is present.
-        slots: (n,) row of each sample in the arrays.
-        arrays: folder of each modality's arrays that came from files.
+        shards: what was read of each modality whose files are in reach.
         chosen: the events that samples take, by modality.
         attrition: where all others went.
     """
 
     index: pd.DataFrame
     samples: pd.DataFrame
-    slots: np.ndarray[tuple[int], np.dtype[np.int64]]
-    arrays: Mapping[str, Path]
+    shards: Mapping[str, Shards]
     chosen: Mapping[str, pd.DataFrame]
     attrition: Attrition
 
@@ -50,8 +48,8 @@ def assemble(
     modalities: Mapping[str, Modality],
     *,
     catalog: Catalog,
-    scratch: Path,
-    workers: Workers,
+    work: Path,
+    workers: Mapper,
     progress: Progress,
 ) -> Assembled:
     """Find the samples of a cohort and read their files.
@@ -63,7 +61,7 @@ def assemble(
     Files out of reach of the catalog are neither asked nor read, and such modalities have no arrays from files.
 
     Args:
-        scratch: an empty folder for the arrays.
+        work: a folder for what is read; what an earlier build left there is not read again.
 
     Raises:
         SourceError: a table is not there or not what its format says.
@@ -96,21 +94,19 @@ def assemble(
         if name in spec.require:
             attrition.leave(name, chosen[name].reasons)
             _refuse_empty(attrition)
-    slots = {sample: slot for slot, sample in enumerate(attrition.samples[SAMPLE_ID])}
-    arrays: dict[str, Path] = {}
+    shards: dict[str, Shards] = {}
+    open_work(work)
     for name, modality in modalities.items():
         source = _source(modality, catalog)
         if source is None:
             continue
-        arrays[name] = scratch / ARRAYS_DIR / name
-        allocate(modality, arrays[name], len(slots))
-        chosen[name] = read_chosen(
+        chosen[name], shards[name] = read_chosen(
             modality,
             _only(chosen[name], attrition),
             choosers[name],
             source=source,
-            folder=arrays[name],
-            slots=slots,
+            work=work,
+            samples=attrition.samples,
             on_unreadable=spec.on_unreadable,
             attrition=attrition,
             workers=workers,
@@ -125,8 +121,7 @@ def assemble(
     return Assembled(
         index=index,
         samples=samples.copy(),  # in one piece again after the joins
-        slots=samples[SAMPLE_ID].map(slots).to_numpy(dtype=np.int64),
-        arrays=arrays,
+        shards=shards,
         chosen={name: one.events for name, one in chosen.items()},
         attrition=attrition,
     )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from symile_clin.cohort.attrition import Attrition
-from symile_clin.cohort.opening import ask_valid
+from symile_clin.cohort.opening import ask_valid, died
 from symile_clin.cohort.spec import ModalitySpec
-from symile_clin.cohort.window import RANK, rank_events
-from symile_clin.cohort.workers import Workers
+from symile_clin.cohort.window import rank_events
+from symile_clin.cohort.workers import Mapper
 from symile_clin.modalities.base import Modality, Refusal
-from symile_clin.schema import INDEX_TIME, KEY, SAMPLE_ID, SUBJECT_ID
+from symile_clin.schema import INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
 from symile_clin.sources.catalog import Catalog
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Chooser:
         source: Path | None,
         samples: pd.DataFrame,
         attrition: Attrition,
-        workers: Workers,
+        workers: Mapper,
     ) -> None:
         self._modality, self._catalog, self._source = modality, catalog, source
         self._attrition, self._workers = attrition, workers
@@ -120,7 +120,7 @@ class Chooser:
         if self._modality.reads_from is None:
             return [None] * len(offered)
         ask = partial(ask_valid, self._modality, self._source)
-        return list(self._workers.map(ask, records(offered)))
+        return list(self._workers.map(ask, records(offered), died=partial(died, "next")))
 
 
 def index_table(catalog: Catalog, samples: pd.DataFrame) -> ir.Table:

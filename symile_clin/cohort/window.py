@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 import ibis
 
-from symile_clin.schema import EVENT_ID, EVENT_TIME, INDEX_TIME, KEY, SAMPLE_ID, SUBJECT_ID
+from symile_clin.schema import EVENT_ID, EVENT_TIME, INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-RANK: Final = "rank"
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 

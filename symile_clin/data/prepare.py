@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from symile_clin import files
+from symile_clin.cohort.reading import Shards
 from symile_clin.data.candidates import draw_candidates, write_candidates
+from symile_clin.data.join import join_shards, link_shards, one_part, sha256_of
 from symile_clin.data.splits import Drawn, check_disjoint
-from symile_clin.data.store import Rows
 from symile_clin.modalities.base import Modality
 from symile_clin.rng import stream
 from symile_clin.schema import (
@@ -33,7 +33,6 @@ from symile_clin.schema import (
     Split,
 )
 
-COPY_BYTES: Final = 64 << 20
 HELD_OUT: Final[tuple[Split, ...]] = ("val", "test")
 
 
@@ -57,26 +56,27 @@ def prepare(
     directory: Path,
     *,
     samples: pd.DataFrame,
-    slots: Rows,
-    read_arrays: Mapping[str, Path],
+    shards: Mapping[str, Shards],
     modalities: Mapping[str, Modality],
     split_of: Drawn,
     candidates: int,
     seed: int,
+    join: bool = True,
 ) -> Prepared:
     """Write samples, arrays, fitted states and candidate lists.
 
     Args:
         samples: every qualifying sample in its final order; those without a split are left out.
-        slots: (n,) their rows in the arrays that were read.
-        read_arrays: folder of these arrays, by modality; they are moved or copied from.
+        shards: what was read, by modality.
         split_of: split by sample_id.
         candidates: length of each list.
         seed: of the lists.
+        join: bring what was read into one file for each array; otherwise the shards become the arrays' parts.
 
     Raises:
         CohortError: a patient is in two splits, a split is too small for the lists, or train lacks what a modality
             must be fitted to.
+        DiskError: there is not enough room.
     """
     check_disjoint(samples, split_of)
     split = samples[SAMPLE_ID].map(split_of)
@@ -91,13 +91,14 @@ def prepare(
         entries[name] = {}
         for array, spec in modality.arrays.items():
             if not spec.fitted:
-                source = read_arrays[name] / f"{array}.npy"
-                entries[name][array] = _keep_rows(source, slots[kept], folder / f"{array}.npy")
+                read = shards[name]
+                write = join_shards if join else link_shards
+                entries[name][array] = write(read.parts, read.rows(samples[SAMPLE_ID]), folder, array, spec)
         state = modality.fit(samples[samples[SPLIT] == "train"])
         files.write_json(directory / STATE_DIR / f"{name}.json", state)
         samples, fitted = modality.transform(samples, state)
         for array, values in fitted.items():
-            entries[name][array] = _write_array(values, folder / f"{array}.npy")
+            entries[name][array] = _write_array(np.ascontiguousarray(values), folder / f"{array}.npy")
     modality_columns = [column for column in samples.columns if column not in SAMPLE_COLUMNS]
     samples = samples[[*SAMPLE_COLUMNS, *modality_columns]]
     with files.atomic(directory / SAMPLES) as temporary:
@@ -138,38 +139,6 @@ def _write_lists(folder: Path, samples: pd.DataFrame, *, n: int, seed: int) -> l
     return digests
 
 
-def _keep_rows(source: Path, rows: Rows, target: Path) -> dict[str, Any]:
-    """Bring the rows that stay, in their order, to the cohort's own array; a few megabytes in memory at a time."""
-    stored: NDArray[Any] = np.load(source, mmap_mode="r", allow_pickle=False)
-    if np.array_equal(rows, np.arange(len(stored))):
-        source.replace(target)
-        return _entry(np.load(target, mmap_mode="r", allow_pickle=False), target)
-    kept = open_memmap(target, mode="w+", dtype=stored.dtype, shape=(len(rows), *stored.shape[1:]))
-    for chunk in _chunks(len(rows), stored):
-        kept[chunk] = stored[rows[chunk]]
-    kept.flush()
-    return _entry(kept, target)
-
-
 def _write_array(values: NDArray[Any], target: Path) -> dict[str, Any]:
     np.save(target, values, allow_pickle=False)
-    return _entry(values, target)
-
-
-def _entry(array: NDArray[Any], path: Path) -> dict[str, Any]:
-    """The manifest's entry of an array in one part."""
-    total = hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode())
-    for chunk in _chunks(len(array), array):
-        total.update(np.ascontiguousarray(array[chunk]).tobytes())
-    return {
-        "dtype": array.dtype.name,
-        "shape": list(array.shape[1:]),
-        "parts": [{"file": path.name, "rows": len(array)}],
-        "sha256": total.hexdigest(),
-    }
-
-
-def _chunks(rows: int, array: NDArray[Any]) -> list[slice]:
-    per_row = max(int(np.prod(array.shape[1:])) * array.dtype.itemsize, 1)
-    step = max(COPY_BYTES // per_row, 1)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    return one_part(values.dtype, values.shape, target.name, sha256_of([values], values.dtype, values.shape))

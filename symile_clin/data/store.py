@@ -27,7 +27,8 @@ class StoredArray:
         entry: of the manifest. `parts` lists each part's `file` (relative to `directory`, or absolute where it was
             imported in place) and its number of `rows`. Without a `row_map`, sample rows run through the parts in
             order. With one, that file holds an int64 array (samples, 2): part and position of each sample row, so that
-            shards and releases keep rows in their own order, and rows that no sample has.
+            shards and releases keep rows in their own order, and rows that no sample has; part −1 stands for zeros,
+            where the modality is absent.
     """
 
     def __init__(self, directory: Path, entry: Mapping[str, Any]) -> None:
@@ -50,8 +51,8 @@ class StoredArray:
             whole: NDArray[Any] = self._parts[0][rows]
             return whole
         part_of, position = self._locate(rows)
-        out = np.empty((len(rows), *self.shape), dtype=self.dtype)
-        for part in np.unique(part_of):
+        out = np.zeros((len(rows), *self.shape), dtype=self.dtype)
+        for part in np.unique(part_of[part_of >= 0]):
             mine = part_of == part
             out[mine] = self._parts[part][position[mine]]
         return out
@@ -159,7 +160,7 @@ def newest_cohort(root: Path) -> Cohort:
     Raises:
         NotFoundError: there is none.
     """
-    found = [path.parent for path in root.glob("*/manifest.json")]
+    found = [path.parent for path in root.glob("[!.]*/manifest.json")]
     if not found:
         raise NotFoundError(
             f"no cohort in {root}", remedy="Build one with `symile-clin cohort build --demo`, or name one with --cohort"

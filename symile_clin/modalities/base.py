@@ -41,6 +41,7 @@ class Reason(StrEnum):
     OUTSIDE = "path outside the source"
     TRUNCATED = "truncated"
     UNDECODABLE = "not decodable"
+    DIED = "its reader died"
     WRONG_FORMAT = "wrong format"
     TOO_LARGE = "too large"
     ALL_ZERO = "all zero"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from symile_clin.evaluation.cohort_tables import table_text
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.provenance import tell_releases
+from symile_clin.pipeline.resuming import Workplace, resumable
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
 from symile_clin.schema import (
@@ -155,8 +155,8 @@ def build_cohort(
     started = time.monotonic()
     progress.say(f"Building cohort {cohort_spec.name} in {out}.")
     releases = tell_releases(roots, spec=cohort_spec.name, progress=progress)
-    with files.atomic_directory(out) as building:
-        _build(building, out, cohort_spec, modalities, roots, inputs, releases, workers, progress, started)
+    with resumable(out, progress) as place:
+        _build(place, out, cohort_spec, modalities, roots, inputs, releases, workers, progress, started)
     cohort = open_cohort(out)
     result = _result(cohort, skipped=False)
     tracker = open_tracker(
@@ -180,7 +180,7 @@ def build_cohort(
 
 
 def _build(
-    directory: Path,
+    place: Workplace,
     out: Path,
     spec: CohortSpec,
     modalities: Mapping[str, Modality],
@@ -192,17 +192,15 @@ def _build(
     started: float,
 ) -> None:
     """Fill a cohort directory."""
-    scratch = directory / "scratch"
-    scratch.mkdir()
+    directory = place.directory
     cache = ParquetCache(_tables(modalities), roots=roots, directory=out.parent / ".cache", progress=progress)
-    with Workers(workers) as pool, DuckDbCatalog(cache) as catalog:
-        assembled = assemble(spec, modalities, catalog=catalog, scratch=scratch, workers=pool, progress=progress)
+    with Workers(workers, cautious=place.died) as pool, DuckDbCatalog(cache) as catalog:
+        assembled = assemble(spec, modalities, catalog=catalog, work=place.work, workers=pool, progress=progress)
         split_of = _draw_splits(spec.splits, assembled.samples)
         prepared = prepare(
             directory,
             samples=assembled.samples,
-            slots=assembled.slots,
-            read_arrays=assembled.arrays,
+            shards=assembled.shards,
             modalities=modalities,
             split_of=split_of,
             candidates=spec.candidates.n,
@@ -224,7 +222,6 @@ def _build(
         ]
     _write_books(directory, attrition, events)
     planted = _copy_truth(directory, roots, prepared.samples)
-    shutil.rmtree(scratch)
     files.write_manifest(
         directory,
         stage="cohort",

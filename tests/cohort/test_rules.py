@@ -13,7 +13,7 @@ import pytest
 from symile_clin.cohort import workers
 from symile_clin.cohort.build import Assembled
 from symile_clin.errors import CohortError
-from tests.cohort.tree import ADMITTED, HOUR, Tree, build, header, jpeg, waveform
+from tests.cohort.tree import ADMITTED, HOUR, Tree, build, header, jpeg, stored, waveform
 
 SUBJECT, HADM = 10_000_001, 20_000_001
 SECOND = timedelta(seconds=1)
@@ -302,7 +302,7 @@ def test_one_row_per_admission_in_order_of_patient_then_admission(tmp_path: Path
     assert built.samples[["subject_id", "hadm_id"]].to_numpy().tolist() == [
         [10_000_001, 20_000_002], [10_000_001, 20_000_007], [10_000_003, 20_000_001],
     ]  # fmt: skip
-    assert built.slots.tolist() == [0, 1, 2]
+    assert built.shards["ecg"].rows(built.samples["sample_id"]).tolist() == [[0, 0], [0, 1], [0, 2]]
 
 
 def test_an_event_may_serve_two_admissions(tree: Tree) -> None:
@@ -327,7 +327,7 @@ def test_an_optional_modality_may_be_absent(tree: Tree) -> None:
     chosen = sample(built)
     assert built.samples["ecg_present"].tolist() == [False, True]
     assert pd.isna(chosen["ecg_study_id"])
-    signals = np.load(built.arrays["ecg"] / "signal.npy")
+    signals = stored(built, "ecg", "signal")
     assert not signals[0].any()
     assert signals[1].any()
 
@@ -355,6 +355,4 @@ def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     one, two = build(tree), build(tree, workers=2)
     pd.testing.assert_frame_equal(one.samples, two.samples)
     for name, array in [("cxr", "image"), ("ecg", "signal")]:
-        np.testing.assert_array_equal(
-            np.load(one.arrays[name] / f"{array}.npy"), np.load(two.arrays[name] / f"{array}.npy")
-        )
+        np.testing.assert_array_equal(stored(one, name, array), stored(two, name, array))

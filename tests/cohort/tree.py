@@ -191,6 +191,13 @@ def build(tree: Tree, *overrides: str, workers: int = 1) -> Assembled:
     number = len(list(tree.root.glob("scratch*")))
     with open_catalog(tree.write(), tree.root / "cache") as catalog, Workers(workers) as pool:
         return assemble(
-            spec, spec.make_modalities(ROOMS), catalog=catalog, scratch=scratch.with_name(f"scratch{number}"),
+            spec, spec.make_modalities(ROOMS), catalog=catalog, work=scratch.with_name(f"scratch{number}"),
             workers=pool, progress=Quiet(),
         )  # fmt: skip
+
+
+def stored(built: Assembled, name: str, array: str) -> NDArray[Any]:
+    """An array that was read of a modality, in the order of the samples; zeros where it is absent."""
+    parts = [np.load(part / f"{array}.npy") for part in built.shards[name].parts]
+    places = built.shards[name].rows(built.samples["sample_id"])
+    return np.stack([parts[part][row] if part >= 0 else np.zeros_like(parts[0][0]) for part, row in places])

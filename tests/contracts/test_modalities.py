@@ -22,6 +22,7 @@ from symile_clin.modalities.registry import ROOMS
 from symile_clin.rng import stream
 from symile_clin.schema import EVENT_ID, EVENT_TIME, KEY, SAMPLE_COLUMNS, SUBJECT_ID, present_column
 from symile_clin.strict import Strict
+from tests.cohort import tree as trees
 from tests.cohort.tree import ADMITTED, HOUR, Tree, build, open_catalog, tiny_spec
 
 NAMES = sorted(ROOMS)
@@ -46,11 +47,7 @@ def stored(name: str, small: Small) -> tuple[pd.DataFrame, dict[str, np.ndarray[
     _, built = small
     modality = modality_called(name)
     samples, fitted = modality.transform(built.samples, modality.fit(built.samples))
-    read = {
-        array: np.load(built.arrays[name] / f"{array}.npy")
-        for array, spec in modality.arrays.items()
-        if not spec.fitted
-    }
+    read = {array: trees.stored(built, name, array) for array, spec in modality.arrays.items() if not spec.fitted}
     return samples, {**read, **fitted}
 
 

@@ -1,4 +1,4 @@
-"""The logical hash, and arrays that keep the rows that stay."""
+"""The logical hash of the samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from symile_clin.data import prepare
 from symile_clin.data.prepare import hash_samples
 
 
@@ -41,17 +40,3 @@ def test_the_hash_is_of_values_not_of_how_they_are_stored(samples: pd.DataFrame,
 def test_any_change_of_a_value_changes_the_hash(samples: pd.DataFrame, change: dict[str, Any]) -> None:
     assert hash_samples(samples.assign(**change)) != hash_samples(samples)
     assert hash_samples(samples[::-1]) != hash_samples(samples)
-
-
-@pytest.mark.parametrize("kept", [[0, 1, 2, 3, 4, 5, 6], [0, 2, 3, 6], [5]])
-def test_rows_that_stay_are_the_same_moved_or_copied_in_any_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[int]
-) -> None:
-    monkeypatch.setattr(prepare, "COPY_BYTES", 40)  # two rows at a time
-    stored = np.arange(7 * 4, dtype=np.int32).reshape(7, 4)
-    np.save(tmp_path / "read.npy", stored)
-    entry = prepare._keep_rows(tmp_path / "read.npy", np.array(kept), tmp_path / "kept.npy")
-    found = np.load(tmp_path / "kept.npy")
-    np.testing.assert_array_equal(found, stored[kept])
-    assert entry == prepare._write_array(stored[kept], tmp_path / "kept.npy")
-    assert entry["parts"] == [{"file": "kept.npy", "rows": len(kept)}]

@@ -1,0 +1,57 @@
+"""A build that can be cut short: what it has read is kept, and the same command goes on from there."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from symile_clin import files
+from symile_clin.errors import DiskError
+from symile_clin.progress import Progress
+
+WORK_DIR: Final = "shards"
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a build works.
+
+    Attributes:
+        directory: to fill; it becomes the cohort.
+        work: the folder in it that outlives a build that is cut short.
+        died: whether a build before this one was killed, and not merely ended by an error.
+    """
+
+    directory: Path
+    work: Path
+    died: bool
+
+
+@contextmanager
+def resumable(out: Path, progress: Progress) -> Iterator[Workplace]:
+    """`files.atomic_directory` for a build.
+
+    Raises:
+        BusyError: another process is building the same cohort.
+        DiskError: a disk is full.
+    """
+    work = files.building(out) / WORK_DIR
+    kept = any(files.building(out).glob("*"))
+    died = kept and [path.name for path in files.building(out).iterdir()] != [WORK_DIR]
+    try:
+        with files.atomic_directory(out, keep=WORK_DIR) as directory:
+            if work.is_dir():
+                progress.say("  going on with what a build that was cut short has read.")
+            yield Workplace(directory, work, died)
+    except BaseException as error:
+        if any(work.glob("[!.]*")):
+            progress.say(f"What was read is kept in {work}: the same command goes on from there.")
+        if isinstance(error, OSError) and error.errno in FULL:
+            place = error.filename or files.building(out)
+            raise DiskError(f"the disk is full at {place}", remedy="Free some space and run it again") from None
+        raise
