@@ -142,7 +142,6 @@ def cohort_import(**arguments: Any) -> None:
     _run("import_cohort", **arguments)
 
 
-@cli.command()
 @cohort.command("export")
 @click.argument("folders", nargs=-1, required=True, type=FOLDER, metavar="[COHORT] DIR")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of train's frozen crops.")
@@ -158,6 +157,7 @@ def cohort_export(folders: tuple[Path, ...], **arguments: Any) -> None:
     _run("export_cohort", cohort=given[0] if given else None, out=out, **arguments)
 
 
+@cli.command()
 @click.argument("out", type=FOLDER)
 @click.option("--patients", type=click.IntRange(min=1, max=100_000), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
