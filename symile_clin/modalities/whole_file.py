@@ -26,14 +26,16 @@ def read_whole(path: Path, *, limit: int) -> bytes | Refusal:
         return Refusal(Reason.MISSING)
     except OSError as error:
         return Refusal(Reason.UNREADABLE, error.strerror or "")
-    with os.fdopen(handle, "rb", buffering=0) as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             return Refusal(Reason.WRONG_FORMAT, "no regular file")
         if status.st_size > limit:
             return Refusal(Reason.TOO_LARGE, f"more than {limit:,} bytes")
-        try:
+        with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
             data = file.readall()
-        except OSError as error:
-            return Refusal(Reason.UNREADABLE, error.strerror or "")
+    except OSError as error:
+        return Refusal(Reason.UNREADABLE, error.strerror or "")
+    finally:
+        os.close(handle)
     return data or Refusal(Reason.TRUNCATED, "empty file")

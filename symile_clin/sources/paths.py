@@ -18,10 +18,10 @@ def inside(root: Path, relative: str) -> Path | None:
     if not relative or len(relative) > MAX_LENGTH or "\0" in relative:
         return None
     parts = PurePosixPath(relative)
-    if parts.is_absolute() or any(part == ".." or len(part.encode()) > MAX_PART_BYTES for part in parts.parts):
-        return None
     try:
+        if parts.is_absolute() or any(part == ".." or len(part.encode()) > MAX_PART_BYTES for part in parts.parts):
+            return None
         resolved = (root / parts).resolve()
         return resolved if resolved.is_relative_to(root.resolve()) else None
-    except (OSError, RuntimeError):  # a loop of links, a name too long for the file system
+    except (OSError, RuntimeError, UnicodeError):  # a loop of links, a name too long or not to be encoded
         return None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +87,11 @@ def _bomb() -> bytes:
     return GOOD[:place] + (60_000).to_bytes(2, "big") + (60_000).to_bytes(2, "big") + GOOD[place + 4 :]
 
 
+def _of_12_bits() -> bytes:
+    place = GOOD.index(b"\xff\xc0") + 4
+    return GOOD[:place] + b"\x0c" + GOOD[place + 1 :]
+
+
 def _large() -> bytes:
     place = GOOD.index(b"\xff\xc0") + 5
     return GOOD[:place] + (6_000).to_bytes(2, "big") + (6_000).to_bytes(2, "big") + GOOD[place + 4 :]
@@ -103,6 +111,8 @@ def _large() -> bytes:
         (encode(film(200, 160), mode="CMYK"), Reason.WRONG_FORMAT),
         (encode(film(1, 1)), Reason.WRONG_FORMAT),
         (encode(film(40, 400)), Reason.WRONG_FORMAT),
+        (GOOD[:-2] + b"\xff\xda" * 65 + b"\xff\xd9", Reason.TOO_LARGE),
+        (_of_12_bits(), Reason.UNDECODABLE),
         (_bomb(), Reason.TOO_LARGE),
         (_large(), Reason.TOO_LARGE),
     ],
@@ -111,6 +121,67 @@ def test_what_is_no_whole_xray_is_refused_with_its_reason(tmp_path: Path, data: 
     found = read(tmp_path, data)
     assert isinstance(found, Refusal)
     assert found.reason == reason
+
+
+def test_no_cut_raises_or_gives_a_picture(tmp_path: Path) -> None:
+    for cut in stream(0, "test", "cutting").integers(0, len(GOOD) - 1, 40):
+        assert isinstance(read(tmp_path, GOOD[:cut]), Refusal)
+        # a marker at the end of what is left does not make it whole
+        assert isinstance(read(tmp_path, GOOD[:cut] + b"\xff\xd9"), Refusal | np.ndarray)
+
+
+def test_no_changed_byte_of_the_header_raises(tmp_path: Path) -> None:
+    rng = stream(0, "test", "spoiling")
+    for place, value in zip(rng.integers(0, 600, 150), rng.integers(0, 256, 150), strict=True):
+        found = read(tmp_path, GOOD[:place] + bytes([value]) + GOOD[place + 1 :])
+        assert isinstance(found, Refusal | np.ndarray)
+
+
+@pytest.mark.parametrize("data", [_bomb(), _large()])
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path, data: bytes) -> None:
+    read(tmp_path, GOOD)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert isinstance(read(tmp_path, data), Refusal)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
+
+
+def test_a_progressive_jpeg_is_the_same_picture(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(film(200, 160)).save(buffer, "JPEG", quality=95, progressive=True)
+    found, expected = read(tmp_path, buffer.getvalue()), read(tmp_path, GOOD)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_orientation_in_exif_is_not_followed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    buffer = io.BytesIO()
+    Image.fromarray(film(200, 160)).save(buffer, "JPEG", quality=95, exif=exif)
+    found = read(tmp_path, buffer.getvalue())
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, read(tmp_path, GOOD))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_neither_hangs_nor_is_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "a.jpg")
+    found = read_xray(tmp_path / "a.jpg", short_side=64, long_side=80)
+    assert found == Refusal(Reason.WRONG_FORMAT, "no regular file")
+    room = CXR("cxr", CxrOptions())
+    refused = room.is_valid({"path": "a.jpg", "labelled": True}, tmp_path)
+    assert isinstance(refused, Refusal)
+    assert refused.reason in (Reason.MISSING, Reason.OUTSIDE)
+
+
+def test_a_link_that_leaves_the_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "a.jpg").write_bytes(GOOD)
+    (tmp_path / "source/a.jpg").symlink_to(tmp_path / "a.jpg")
+    room = CXR("cxr", CxrOptions())
+    row = {"path": "a.jpg", "labelled": True}
+    assert room.is_valid(row, tmp_path / "source") == Refusal(Reason.OUTSIDE)
+    assert room.read(row, tmp_path / "source") == Refusal(Reason.OUTSIDE, then="drop")
 
 
 def test_the_limit_is_above_a_real_film() -> None:

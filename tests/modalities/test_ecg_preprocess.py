@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import wfdb
 from numpy.typing import NDArray
 
 from symile_clin.modalities.base import Reason, Refusal
-from symile_clin.modalities.ecg import preprocess
+from symile_clin.modalities.ecg import ECG, EcgOptions, preprocess
 from symile_clin.modalities.ecg.preprocess import LEADS, Ecg, read_ecg
+from symile_clin.rng import stream
 from tests.cohort.tree import header, waveform, write_record
 
 STUDY = 40_000_001
@@ -24,7 +26,7 @@ def record(tmp_path: Path) -> Path:
     return tmp_path / str(STUDY)
 
 
-def library_write(record: Path, signal: Signal, *, rate: int = 500) -> None:
+def library_write(record: Path, signal: Signal, *, rate: int = 500, form: str = "16") -> None:
     """A record as the wfdb library writes it."""
     leads = signal.shape[1]
     wfdb.wrsamp(
@@ -33,7 +35,7 @@ def library_write(record: Path, signal: Signal, *, rate: int = 500) -> None:
         units=["mV"] * leads,
         sig_name=list(LEADS),
         d_signal=signal.astype(np.int64),
-        fmt=["16"] * leads,
+        fmt=[form] * leads,
         adc_gain=[200.0] * leads,
         baseline=[0] * leads,
         write_dir=str(record.parent),
@@ -52,7 +54,7 @@ def test_the_fast_parser_gives_the_librarys_bits(record: Path) -> None:
 
 
 def test_the_strict_form_does_not_need_the_library(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess, "_read_any", lambda _: pytest.fail("went through the library"))
+    monkeypatch.setattr(preprocess, "_read_any", lambda *_: pytest.fail("went through the library"))
     write_record(record, waveform(), head=header(STUDY, waveform()) + "# Automated report: sinus rhythm\n")
     assert isinstance(read_ecg(record), Ecg)
 
@@ -148,8 +150,20 @@ def test_a_changed_lead_that_keeps_another_leads_sum_is_found(record: Path) -> N
         (lambda text: text.replace(f"{STUDY}.dat", "../secret.dat"), Reason.UNDECODABLE),
         (lambda text: text.replace(f"{STUDY}.dat", "/etc/passwd"), Reason.UNDECODABLE),
         (lambda text: text.replace(f"{STUDY}.dat", "~"), Reason.OUTSIDE),
-        (lambda text: text.replace(f"{STUDY}.dat", "other.dat"), Reason.UNDECODABLE),
-        (lambda _: "", Reason.UNDECODABLE),
+        (lambda text: text.replace(f"{STUDY}.dat", "other.dat"), Reason.OUTSIDE),
+        (lambda text: text.replace(f"{STUDY}.dat", "other.dat", 1), Reason.OUTSIDE),
+        (lambda text: text.replace("200.0(0)", "9" * 400), Reason.WRONG_FORMAT),
+        (lambda text: text.replace("200.0(0)", f"{'9' * 400}.0(0)"), Reason.WRONG_FORMAT),
+        (lambda text: text.replace("200.0(0)", f"200.0({'9' * 5000})"), Reason.UNDECODABLE),
+        (lambda text: text.replace(" 0 I\n", f" {'9' * 5000} I\n"), Reason.UNDECODABLE),
+        (lambda text: text.replace("200.0(0)", "-200.0(0)"), Reason.WRONG_FORMAT),
+        (lambda text: text.replace(".dat 16 ", ".dat 16:1000000000 "), Reason.WRONG_FORMAT),
+        (lambda text: text.replace(".dat 16 ", ".dat 516 "), Reason.WRONG_FORMAT),
+        (lambda text: text.replace(".dat 16 ", ".dat 16x4 "), Reason.WRONG_FORMAT),
+        (lambda text: text.replace(" 12 500", " 1200000000 500"), Reason.WRONG_FORMAT),
+        (lambda text: text.replace(" 12 500", " 0 500"), Reason.WRONG_FORMAT),
+        (lambda text: text + text.split("\n")[1] + "\n", Reason.UNDECODABLE),
+        (lambda _: "", Reason.TRUNCATED),
         (lambda _: "\0\1\2", Reason.UNDECODABLE),
         (lambda _: "40000001/3 12 500 5000\nseg1 1000\nseg2 2000\nseg3 2000\n", Reason.OUTSIDE),
         (lambda text: "#" * (1 << 16) + text, Reason.TOO_LARGE),
@@ -183,6 +197,88 @@ def test_a_missing_half_is_missing(record: Path, suffix: str) -> None:
     write_record(record, waveform())
     record.with_suffix(suffix).unlink()
     assert read_ecg(record) == Refusal(Reason.MISSING)
+
+
+@pytest.mark.parametrize("suffix", [".hea", ".dat"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_neither_hangs_nor_is_read(
+    record: Path, suffix: str, make: Callable[[Path], object]
+) -> None:
+    write_record(record, waveform())
+    record.with_suffix(suffix).unlink()
+    make(record.with_suffix(suffix))
+    found = read_ecg(record)
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.detail[-15:]) == (Reason.WRONG_FORMAT, "no regular file")
+
+
+def test_a_pipe_that_a_header_names_is_not_opened(record: Path) -> None:
+    write_record(record, waveform(), head=header(STUDY, waveform()).replace(f"{STUDY}.dat", "other.dat"))
+    os.mkfifo(record.with_name("other.dat"))
+    found = read_ecg(record)
+    assert isinstance(found, Refusal)
+    assert found.reason == Reason.OUTSIDE
+
+
+def test_one_flat_lead_is_no_reason(record: Path) -> None:
+    signal = waveform()
+    signal[:, 8] = 0
+    write_record(record, signal)
+    found = read_ecg(record)
+    assert isinstance(found, Ecg)
+    np.testing.assert_array_equal(found.signal, signal)
+
+
+def test_a_comment_beyond_ascii_changes_nothing(record: Path) -> None:
+    write_record(record, waveform())
+    with record.with_suffix(".hea").open("ab") as file:
+        file.write("# Ärztlicher Befund: 25 µV\n".encode("latin-1"))
+    found = read_ecg(record)
+    assert isinstance(found, Ecg)
+    np.testing.assert_array_equal(found.signal, waveform())
+
+
+@pytest.mark.parametrize(("form", "shrunk"), [("212", 1), ("80", 4), ("32", 1)])
+def test_other_sample_formats_go_through_the_library(record: Path, form: str, shrunk: int) -> None:
+    signal = (waveform() // shrunk).astype(np.int16)
+    library_write(record, signal, form=form)
+    found = read_ecg(record)
+    assert isinstance(found, Ecg)
+    np.testing.assert_array_equal(found.signal, signal)
+
+
+def test_no_cut_and_no_changed_byte_of_a_header_raises(record: Path) -> None:
+    write_record(record, waveform())
+    head = record.with_suffix(".hea").read_bytes()
+    rng = stream(0, "test", "spoiling")
+    for cut in rng.integers(0, len(head), 25):
+        record.with_suffix(".hea").write_bytes(head[:cut])
+        assert isinstance(read_ecg(record), Refusal)
+    for place, value in zip(rng.integers(0, len(head), 100), rng.integers(0, 256, 100), strict=True):
+        record.with_suffix(".hea").write_bytes(head[:place] + bytes([value]) + head[place + 1 :])
+        assert isinstance(read_ecg(record), Refusal | Ecg)
+
+
+@pytest.mark.parametrize("path", ["", ".", "./", "..", "/files/x", "a/../../x", "files/\0", "x" * 2000, "\udc80"])
+def test_a_path_that_leaves_the_source_or_names_no_file_is_refused(tmp_path: Path, path: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    # what a careless reader of "" and "." would take
+    write_record(tmp_path / "source", waveform(), head=header(STUDY, waveform()).replace(str(STUDY), "source"))
+    found = ECG("ecg", EcgOptions()).is_valid({"path": path}, source)
+    assert isinstance(found, Refusal)
+    assert found.reason in (Reason.OUTSIDE, Reason.MISSING)
+
+
+@pytest.mark.parametrize("suffix", [".hea", ".dat"])
+def test_a_link_that_leaves_the_source_is_refused(tmp_path: Path, suffix: str) -> None:
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    write_record(source / str(STUDY), waveform())
+    elsewhere.mkdir()
+    inside = (source / str(STUDY)).with_suffix(suffix)
+    inside.rename(elsewhere / inside.name)
+    inside.symlink_to(elsewhere / inside.name)
+    assert ECG("ecg", EcgOptions()).is_valid({"path": str(STUDY)}, source) == Refusal(Reason.OUTSIDE)
 
 
 def test_records_of_the_library_itself_are_read(record: Path) -> None:

@@ -37,7 +37,7 @@ def build(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     monkeypatch.chdir(tmp_path)
 
     def call(*overrides: str, out: str, dicom: Path | None = None) -> BuildResult:
-        roots = {source: tree / folder for source, folder in SOURCES.items()}
+        roots: dict[str, Any] = {source: tree / folder for source, folder in SOURCES.items()}
         return build_cohort(
             spec="demo", overrides=("candidates.n=2", *overrides), mimic_cxr_dicom=dicom, out=Path(out), workers=1,
             tracking_uri=None, progress=Quiet(), **roots,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
@@ -96,7 +96,8 @@ class ECG(Modality):
 
     def files(self, row: Row) -> tuple[str, ...]:
         """Header and signal."""
-        return f"{row['path']}.hea", f"{row['path']}.dat"
+        record = PurePosixPath(row["path"])
+        return f"{record}.hea", f"{record}.dat"
 
     def is_valid(self, row: Row, source: Path | None) -> Refusal | None:
         """A record that cannot be used in full is no candidate: the next one is taken."""
@@ -117,6 +118,9 @@ class ECG(Modality):
         }
 
     def _open(self, row: Row, source: Path) -> Ecg | Refusal:
+        # a path that names no file would name its folder's siblings
+        if not PurePosixPath(row["path"]).name:
+            return Refusal(Reason.OUTSIDE)
         # the record has two files, either of which may be a link
         if any(paths.inside(source, file) is None for file in self.files(row)):
             return Refusal(Reason.OUTSIDE)

@@ -6,8 +6,10 @@ looks different goes through the library. Either way each lead's checksum is ver
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symile_clin.modalities.base import Reason, Refusal
+from symile_clin.modalities.whole_file import read_whole
 
 #: MIMIC's order, aVF before aVL.
 LEADS: Final = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -23,10 +26,14 @@ RATE_HZ: Final = 500
 #: What format 16 writes for a sample that was not measured.
 NOT_MEASURED: Final = -32768
 MAX_HEADER_BYTES: Final = 1 << 16
+MAX_SIGNAL_BYTES: Final = 1 << 20  #: MIMIC's have 120,000
+#: Formats whose files are as long as their signals; others are compressed.
+FORMATS: Final = frozenset({"8", "16", "24", "32", "61", "80", "160", "212", "310", "311"})
 
 _RECORD: Final = re.compile(rf"(?P<name>[\w-]+) {len(LEADS)} {RATE_HZ} {SAMPLES}(?: [\d:.]+ [\d/]+)?")
 _LEAD: Final = re.compile(
-    r"(?P<file>[\w-]+\.dat) 16 (?P<gain>\d+(?:\.\d+)?)\((?P<baseline>-?\d+)\)/mV 16 0 -?\d+ (?P<checksum>-?\d+) 0 "
+    r"(?P<file>[\w-]+\.dat) 16 (?P<gain>\d{1,9}(?:\.\d{1,9})?)\((?P<baseline>-?\d{1,5})\)/mV 16 0 -?\d{1,5} "
+    r"(?P<checksum>-?\d{1,5}) 0 "
     r"(?P<lead>\w+)"
 )
 #: A signal line whose gain is 0, which the library would take for its default of 200.
@@ -63,34 +70,36 @@ def read_ecg(record: Path) -> Ecg | Refusal:
         record: path without extension.
 
     Returns:
-        The record, or why it is no candidate: missing or undecodable files, another rate, length or set of leads,
-        leads of different gain or baseline (one record is scaled as a whole), a checksum that differs, any sample not
-        measured, all zero, or constant.
+        The record, or why it is no candidate: files that are missing, not readable or not decodable, another rate,
+        length or set of leads, leads of different gain or baseline (one record is scaled as a whole), a checksum that
+        differs, any sample not measured, all zero, or constant. A flat lead beside others is no reason.
     """
     header_file, data_file = record.with_name(record.name + ".hea"), record.with_name(record.name + ".dat")
-    if not header_file.is_file() or not data_file.is_file():
-        return Refusal(Reason.MISSING)
-    if header_file.stat().st_size > MAX_HEADER_BYTES:
-        return Refusal(Reason.TOO_LARGE, "header")
-    header = _parse_strict(header_file, data_file.name)
+    head = read_whole(header_file, limit=MAX_HEADER_BYTES)
+    if isinstance(head, Refusal):
+        return replace(head, detail=f"header: {head.detail}") if head.detail else head
+    data = read_whole(data_file, limit=MAX_SIGNAL_BYTES)
+    if isinstance(data, Refusal):
+        return replace(data, detail=f"signal: {data.detail}") if data.detail else data
+    header = _parse_strict(head, data_file.name)
     if header is None:
-        loaded = _read_any(record)
+        loaded = _read_any(record, head, data_file.name)
         if isinstance(loaded, Refusal):
             return loaded
         header, signal = loaded
     else:
-        size, expected = data_file.stat().st_size, 2 * SAMPLES * len(LEADS)
+        size, expected = len(data), 2 * SAMPLES * len(LEADS)
         if size != expected:
             reason = Reason.TRUNCATED if size < expected else Reason.WRONG_FORMAT
             return Refusal(reason, f"{size:,} bytes of signal instead of {expected:,}")
-        signal = np.fromfile(data_file, dtype="<i2").reshape(SAMPLES, len(LEADS))
+        signal = np.frombuffer(data, dtype="<i2").reshape(SAMPLES, len(LEADS))
     return _check(header, signal)
 
 
-def _parse_strict(header_file: Path, data_name: str) -> _Header | None:
+def _parse_strict(head: bytes, data_name: str) -> _Header | None:
     """The header if it is exactly as MIMIC writes them."""
     try:
-        lines = header_file.read_text(encoding="ascii").splitlines()
+        lines = head.decode("ascii").splitlines()
     except UnicodeDecodeError:
         return None
     lines = [line.rstrip() for line in lines if line and not line.startswith("#")]
@@ -108,19 +117,21 @@ def _parse_strict(header_file: Path, data_name: str) -> _Header | None:
     )
 
 
-def _read_any(record: Path) -> tuple[_Header, NDArray[np.int16]] | Refusal:
+def _read_any(record: Path, head: bytes, data_name: str) -> tuple[_Header, NDArray[np.int16]] | Refusal:
     """Read a record that is not in MIMIC's form through the wfdb library, in raw units."""
     import wfdb
 
-    if _NO_GAIN.search(record.with_name(record.name + ".hea").read_text(encoding="ascii", errors="replace")):
+    if _NO_GAIN.search(head.decode("ascii", errors="replace")):
         return Refusal(Reason.WRONG_FORMAT, "a gain of 0")
     try:
-        header = wfdb.rdheader(str(record))
-        refusal = _refuse_header(header)
-        if refusal is not None:
-            return refusal
-        raw = wfdb.rdrecord(str(record), physical=False)
-        unmeasured = bool(np.isnan(wfdb.rdrecord(str(record)).p_signal).any())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the library warns of is checked below
+            header = wfdb.rdheader(str(record))
+            refusal = _refuse_header(header, data_name)
+            if refusal is not None:
+                return refusal
+            raw = wfdb.rdrecord(str(record), physical=False)
+            unmeasured = bool(np.isnan(wfdb.rdrecord(str(record)).p_signal).any())
     except Exception as error:  # the library raises anything on a hostile header; it costs that record only
         return Refusal(Reason.UNDECODABLE, type(error).__name__)
     if unmeasured:
@@ -131,24 +142,29 @@ def _read_any(record: Path) -> tuple[_Header, NDArray[np.int16]] | Refusal:
     return found, raw.d_signal.astype(np.int16)
 
 
-def _refuse_header(header: Any) -> Refusal | None:
+def _refuse_header(header: Any, data_name: str) -> Refusal | None:
     """Why the library should not be let at a record: its header could name other files or ask for any memory."""
     files = getattr(header, "file_name", None)
-    if not files or any(Path(file).name != file or file.startswith(("~", ".")) for file in files):
-        return Refusal(Reason.OUTSIDE, "the header names files elsewhere")
+    if not files or any(file != data_name for file in files):
+        # they have not been looked at: another record's, a pipe, or far away
+        return Refusal(Reason.OUTSIDE, "the header names other files")
     if header.fs != RATE_HZ or header.sig_len != SAMPLES:
         return Refusal(Reason.WRONG_FORMAT, f"{header.sig_len} samples at {header.fs} Hz")
     if header.n_sig != len(LEADS) or any(count != 1 for count in header.samps_per_frame):
         return Refusal(Reason.WRONG_FORMAT, f"{header.n_sig} signals")
     if any(unit != "mV" for unit in header.units):
         return Refusal(Reason.WRONG_FORMAT, "not in mV")
+    if any(fmt not in FORMATS for fmt in header.fmt) or any(header.skew):
+        return Refusal(Reason.WRONG_FORMAT, "compressed or skewed signals")
     return None
 
 
 def _check(header: _Header, signal: NDArray[np.int16]) -> Ecg | Refusal:
     if sorted(header.leads) != sorted(LEADS):
         return Refusal(Reason.WRONG_FORMAT, "other leads")
-    if len(set(header.gains)) > 1 or len(set(header.baselines)) > 1 or header.gains[0] <= 0:
+    if not all(math.isfinite(gain) and gain > 0 for gain in header.gains):
+        return Refusal(Reason.WRONG_FORMAT, "a gain that is no number of units")
+    if len(set(header.gains)) > 1 or len(set(header.baselines)) > 1:
         return Refusal(Reason.WRONG_FORMAT, "leads of different gain or baseline")
     sums = signal.sum(axis=0, dtype=np.int64)
     if any((int(total) - checksum) & 0xFFFF for total, checksum in zip(sums, header.checksums, strict=True)):
