@@ -129,6 +129,19 @@ def cohort_describe(**arguments: Any) -> None:
     _run("describe_cohort", **arguments)
 
 
+@cohort.command("diff")
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="List the samples, with ids, as Parquet.")
+@_output_options
+def cohort_diff(**arguments: Any) -> None:
+    """Compare two cohorts, sample by sample.
+
+    Which samples entered, left or changed from A to B, and which rule did it. B may be an imported release.
+    """
+    _run("diff_cohorts", **arguments)
+
+
 @cohort.command("import")
 @click.argument("release", type=FOLDER)
 @click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/symile_mimic_release]")

@@ -14,6 +14,7 @@ from symile_clin.cohort.index import index_events
 from symile_clin.cohort.opening import open_work
 from symile_clin.cohort.reading import Shards, read_chosen
 from symile_clin.cohort.spec import CohortSpec
+from symile_clin.cohort.ties import tied_values
 from symile_clin.cohort.workers import Mapper
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
@@ -34,6 +35,7 @@ class Assembled:
         shards: what was read of each modality whose files are in reach.
         chosen: the events that samples take, by modality.
         attrition: where all others went.
+        ties: what events at the very time of a chosen one would have given (`tied_values`).
     """
 
     index: pd.DataFrame
@@ -41,6 +43,7 @@ class Assembled:
     shards: Mapping[str, Shards]
     chosen: Mapping[str, pd.DataFrame]
     attrition: Attrition
+    ties: pd.DataFrame
 
 
 def assemble(
@@ -124,6 +127,7 @@ def assemble(
         shards=shards,
         chosen={name: one.events for name, one in chosen.items()},
         attrition=attrition,
+        ties=tied_values({name: (modalities[name], choosers[name], chosen[name].events) for name in modalities}),
     )
 
 

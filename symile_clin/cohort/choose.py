@@ -16,7 +16,7 @@ from symile_clin.cohort.spec import ModalitySpec
 from symile_clin.cohort.window import rank_events
 from symile_clin.cohort.workers import Mapper
 from symile_clin.modalities.base import Modality, Refusal
-from symile_clin.schema import INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
+from symile_clin.schema import EVENT_ID, EVENT_TIME, INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
 from symile_clin.sources.catalog import Catalog
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class Chooser:
         parts = [self._down_from(rank + 1, _pairs(rejected[rejected[RANK] == rank])) for rank in ranks]
         events = pd.concat([part.events for part in parts], ignore_index=True)
         return Chosen(events, {sample: why for part in parts for sample, why in part.reasons.items()})
+
+    def level_with(self, chosen: pd.DataFrame) -> pd.DataFrame:
+        """Events of the window at the very time of the `chosen` one of their sample and key; only ids kept them out."""
+        own = self._catalog.rows(chosen[[SAMPLE_ID, KEY, EVENT_TIME, EVENT_ID]].rename(columns={EVENT_ID: "taken"}))
+        level = self._ranked.inner_join(own, [SAMPLE_ID, KEY, EVENT_TIME])
+        others = level.filter(level[EVENT_ID] != level["taken"]).drop("taken")
+        return self._catalog.frame(others.order_by([SAMPLE_ID, KEY, EVENT_ID]))
 
     def _down_from(self, rank: int, wanted: pd.MultiIndex) -> Chosen:
         """Ask for validity from `rank` downwards, for the `wanted` samples and keys.

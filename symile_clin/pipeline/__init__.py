@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
+    from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
     from symile_clin.pipeline.evaluation import evaluate as evaluate
     from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
@@ -24,6 +25,7 @@ _HOME = {
     "build_cohort": "cohorts",
     "describe_cohort": "describe",
     "demo": "session",
+    "diff_cohorts": "difference",
     "evaluate": "evaluation",
     "export_cohort": "release",
     "import_cohort": "release",

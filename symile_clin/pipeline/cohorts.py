@@ -40,6 +40,7 @@ from symile_clin.schema import (
     SPLITS,
     SUBJECT_ID,
     SYNTHETIC_ROOT,
+    TIES,
     TRACKING_URI,
     TRUTH,
 )
@@ -220,7 +221,7 @@ def _build(
             )
             for name, modality in modalities.items()
         ]
-    _write_books(directory, attrition, events)
+    _write_books(directory, attrition, events, assembled.ties)
     planted = _copy_truth(directory, roots, prepared.samples)
     files.write_manifest(
         directory,
@@ -309,10 +310,13 @@ def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Dra
     return {sample: reason for sample in samples[SAMPLE_ID] if sample not in split_of}
 
 
-def _write_books(directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame]) -> None:
+def _write_books(
+    directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame], ties: pd.DataFrame
+) -> None:
     files.write_text(directory / ATTRITION, attrition.table().to_csv(index=False))
     files.write_text(directory / EVENTS, pd.concat(events, ignore_index=True).to_csv(index=False))
-    for name, table in ((ATTRITION_SAMPLES, attrition.left()), (QUARANTINE, attrition.quarantine())):
+    books = {ATTRITION_SAMPLES: attrition.left(), QUARANTINE: attrition.quarantine(), TIES: ties}
+    for name, table in books.items():
         with files.atomic(directory / name) as temporary:
             table.to_parquet(temporary, index=False)
         (directory / name).chmod(0o600)  # patient-level

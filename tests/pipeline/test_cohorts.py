@@ -66,7 +66,7 @@ def test_a_cohort_directory_is_complete_and_opens(build: Build) -> None:
         "arrays/cxr/image.npy", "arrays/ecg/signal.npy", "arrays/labs/observed.npy", "arrays/labs/percentile.npy",
         "attrition.csv", "attrition.parquet", "candidates/test.parquet", "candidates/test_other_subjects.parquet",
         "candidates/val.parquet", "candidates/val_other_subjects.parquet", "events.csv", "manifest.json", "quarantine.parquet", "samples.parquet",
-        "state/cxr.json", "state/ecg.json", "state/labs.json",
+        "state/cxr.json", "state/ecg.json", "state/labs.json", "ties.parquet",
     ]  # fmt: skip
     cohort = open_cohort(result.path)
     samples = cohort.samples
