@@ -310,9 +310,7 @@ def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Dra
     return {sample: reason for sample in samples[SAMPLE_ID] if sample not in split_of}
 
 
-def _write_books(
-    directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame], ties: pd.DataFrame
-) -> None:
+def _write_books(directory: Path, attrition: Attrition, events: Sequence[pd.DataFrame], ties: pd.DataFrame) -> None:
     files.write_text(directory / ATTRITION, attrition.table().to_csv(index=False))
     files.write_text(directory / EVENTS, pd.concat(events, ignore_index=True).to_csv(index=False))
     books = {ATTRITION_SAMPLES: attrition.left(), QUARANTINE: attrition.quarantine(), TIES: ties}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from symile_clin.data.difference import Difference, difference
+from symile_clin.data.difference import EQUAL, OUTCOMES, Difference, difference
 from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.cohorts import build_cohort
@@ -65,12 +65,12 @@ def compare(a: Cohort, b: Cohort) -> Difference:
 
 def choices(found: Difference) -> dict[tuple[str, str], dict[str, int]]:
     """Counts that are not zero and not of equal ones, by modality and what."""
-    rows = found.choices.to_dict("records")
-    return {
-        (row["modality"], row["what"]): kept
-        for row in rows
-        if (kept := {k: v for k, v in row.items() if v and k not in ("modality", "what", "equal")})
-    }
+    kept = {}
+    for row in found.choices.itertuples(index=False):
+        counts = dict(zip(OUTCOMES, row[2:], strict=True))
+        if any(count for outcome, count in counts.items() if outcome != EQUAL):
+            kept[str(row[0]), str(row[1])] = {one: int(n) for one, n in counts.items() if n and one != EQUAL}
+    return kept
 
 
 def test_a_cohort_does_not_differ_from_itself(make: Make) -> None:

@@ -178,7 +178,7 @@ def test_there_and_back_gives_the_same_samples_splits_and_lists(cohort: Cohort, 
 
 def test_there_and_back_gives_the_models_inputs(cohort: Cohort, again: Cohort) -> None:
     for split in ("train", "val", "test"):
-        rows = cohort.rows(split)  # type: ignore[arg-type]  # a split
+        rows = cohort.rows(split)
         before = CohortDataset(cohort, modalities_of(cohort.spec), rows).fetch(rows, rng=None).inputs
         after = CohortDataset(again, modalities_of(again.spec), rows).fetch(rows, rng=None).inputs
         assert torch.equal(before["labs"], after["labs"])
