@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from symile_clin.cohort.answers import Answers
 from symile_clin.cohort.attrition import Attrition
-from symile_clin.cohort.choose import NO_EVENT, Chooser, Chosen
+from symile_clin.cohort.choose import NO_EVENT, OF, Chooser, Chosen
 from symile_clin.cohort.index import index_events
 from symile_clin.cohort.opening import open_work
 from symile_clin.cohort.reading import Shards, read_chosen
-from symile_clin.cohort.spec import CohortSpec
+from symile_clin.cohort.spec import CohortSpec, RequireSpec
 from symile_clin.cohort.ties import tied_values
 from symile_clin.cohort.workers import Mapper
 from symile_clin.errors import CohortError
@@ -23,6 +25,7 @@ from symile_clin.schema import INDEX_TIME, SAMPLE_ID, present_column
 from symile_clin.sources.catalog import Catalog
 
 NO_INDEX_TIME = "no index time"
+FURTHER = "each event in the window is a sample"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Assembled:
     """Every sample that qualifies, before splits.
 
     Attributes:
-        index: every index event, the samples' among them.
+        index: every index event, the samples' among them; one that made several samples is there for each.
         samples: one row per sample: index columns, each modality's columns and whether it is present.
         shards: what was read of each modality whose files are in reach.
         chosen: the events that samples take, by modality.
@@ -52,6 +55,7 @@ def assemble(
     *,
     catalog: Catalog,
     work: Path,
+    answers: Path | None = None,
     workers: Mapper,
     progress: Progress,
 ) -> Assembled:
@@ -65,18 +69,20 @@ def assemble(
 
     Args:
         work: a folder for what is read; what an earlier build left there is not read again.
+        answers: a file that keeps, between builds, which records may be used; None asks every time.
 
     Raises:
         SourceError: a table is not there or not what its format says.
         CohortError: no sample is left; the message shows where they went.
     """
-    index = index_events(catalog)
+    index = index_events(catalog, spec.index)
     attrition = Attrition(index)
     attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
     choosers: dict[str, Chooser] = {}
     chosen: dict[str, Chosen] = {}
-    # the required ones narrow the samples, so they come first
-    order = sorted(modalities, key=lambda name: name not in spec.require)
+    found: dict[str, Collection[str]] = {}
+    # what makes the samples comes first, then what narrows them
+    order = sorted(modalities, key=lambda name: (name != spec.sampled, name not in spec.require.all))
     for name in order:
         choosers[name] = Chooser(
             modalities[name],
@@ -85,18 +91,26 @@ def assemble(
             source=_source(modalities[name], catalog),
             samples=attrition.samples,
             attrition=attrition,
+            answers=Answers(answers),
             workers=workers,
         )
-        if name in spec.require:
-            found = choosers[name].in_window()
-            attrition.leave(name, {sample: NO_EVENT for sample in attrition.samples[SAMPLE_ID] if sample not in found})
-            _refuse_empty(attrition)
+        if name == spec.sampled:
+            parts = choosers[name].parts()
+            _leave_without(attrition, name, set(parts[OF]))
+            attrition.multiply(name, FURTHER, parts)
+            found[name] = parts[SAMPLE_ID]
+        elif name in spec.require.all or spec.require.at_least is not None:
+            found[name] = choosers[name].in_window()
+        if name in spec.require.all:
+            _leave_without(attrition, name, found[name])
             progress.say(f"  {name}: {len(attrition.samples):,} samples have one in the window.")
+    _leave_few(attrition, spec.require, found)
     for name in order:
         chosen[name] = choosers[name].first(attrition.samples)
-        if name in spec.require:
+        if name in spec.require.all:
             attrition.leave(name, chosen[name].reasons)
             _refuse_empty(attrition)
+    _leave_few(attrition, spec.require, {name: one.events[SAMPLE_ID] for name, one in chosen.items()})
     shards: dict[str, Shards] = {}
     open_work(work)
     for name, modality in modalities.items():
@@ -115,14 +129,15 @@ def assemble(
             workers=workers,
             progress=progress,
         )
-        if name in spec.require:
+        if name in spec.require.all:
             attrition.leave(f"{name} file", chosen[name].reasons)
             _refuse_empty(attrition)
+        _leave_few(attrition, spec.require, {name: one.events[SAMPLE_ID] for name, one in chosen.items()})
     samples = attrition.samples.reset_index(drop=True)
     for name, modality in modalities.items():
         samples = _with_columns(samples, modality, chosen[name].events)
     return Assembled(
-        index=index,
+        index=attrition.index,
         samples=samples.copy(),  # in one piece again after the joins
         shards=shards,
         chosen={name: one.events for name, one in chosen.items()},
@@ -152,6 +167,28 @@ def _only(chosen: Chosen, attrition: Attrition) -> Chosen:
 
 def _source(modality: Modality, catalog: Catalog) -> Path | None:
     return None if modality.reads_from is None else catalog.root(modality.reads_from)
+
+
+def _leave_without(attrition: Attrition, name: str, found: Collection[str]) -> None:
+    """Samples without an event of a modality in its window leave."""
+    without = attrition.samples.loc[~attrition.samples[SAMPLE_ID].isin(found), SAMPLE_ID]
+    attrition.leave(name, dict.fromkeys(without, NO_EVENT))
+    _refuse_empty(attrition)
+
+
+def _leave_few(attrition: Attrition, require: RequireSpec, has: Mapping[str, Collection[str]]) -> None:
+    """Samples with fewer modalities than they need leave.
+
+    Args:
+        has: samples that have it, by modality.
+    """
+    if require.at_least is None:
+        return
+    samples = attrition.samples[SAMPLE_ID]
+    count = sum(samples.isin(found).to_numpy(dtype=np.int64) for found in has.values())
+    few = f"fewer than {require.at_least} modalities"
+    attrition.leave("require", dict.fromkeys(samples[count < require.at_least], few))
+    _refuse_empty(attrition)
 
 
 def _refuse_empty(attrition: Attrition) -> None:

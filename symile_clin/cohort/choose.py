@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from symile_clin.cohort.answers import Answers
 from symile_clin.cohort.attrition import Attrition
-from symile_clin.cohort.opening import ask_valid, died
+from symile_clin.cohort.opening import ask_valid, died, identify
 from symile_clin.cohort.spec import ModalitySpec
 from symile_clin.cohort.window import rank_events
 from symile_clin.cohort.workers import Mapper
@@ -22,7 +24,13 @@ from symile_clin.sources.catalog import Catalog
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+#: Answers are kept this often: a build that is killed asks so many again.
+KEEP_EVERY: Final = 5000
 NO_EVENT: Final = "no event in the window"
+#: Between the ids of an index event and of the event that makes a sample of it.
+BETWEEN: Final = "/"
+#: The index event's id, where events make samples.
+OF: Final = "of"
 
 
 @dataclass
@@ -53,10 +61,11 @@ class Chooser:
         source: Path | None,
         samples: pd.DataFrame,
         attrition: Attrition,
+        answers: Answers,
         workers: Mapper,
     ) -> None:
         self._modality, self._catalog, self._source = modality, catalog, source
-        self._attrition, self._workers = attrition, workers
+        self._attrition, self._answers, self._workers = attrition, answers, workers
         events = modality.events(catalog)
         events = events.filter(events.eligible).drop("eligible", "ineligible_reason")
         window = spec.window
@@ -67,13 +76,20 @@ class Chooser:
             end=window.end,
             include_start=window.include_start,
             include_end=window.include_end,
-            take=spec.take,
+            take="earliest" if spec.take == "all" else spec.take,
         )
+        if spec.take == "all":
+            ranked = _each_a_sample(ranked)
         self._ranked: ir.Table = catalog.keep(f"ranked_{modality.name}", ranked)
 
     def in_window(self) -> set[str]:
         """Samples with any event in their window, valid or not."""
         return set(self._at(1)[SAMPLE_ID])
+
+    def parts(self) -> pd.DataFrame:
+        """Where every event makes a sample: sample_id and `of`, the index event's; the earliest event first."""
+        made = self._ranked.select(SAMPLE_ID, OF, EVENT_TIME, EVENT_ID).order_by([OF, EVENT_TIME, EVENT_ID])
+        return self._catalog.frame(made)[[SAMPLE_ID, OF]]
 
     def first(self, samples: pd.DataFrame) -> Chosen:
         """The first valid event of every sample (and key) among `samples`."""
@@ -126,8 +142,20 @@ class Chooser:
     def _ask(self, offered: pd.DataFrame) -> Sequence[Refusal | None]:
         if self._modality.reads_from is None:
             return [None] * len(offered)
+        rows = records(offered)
         ask = partial(ask_valid, self._modality, self._source)
-        return list(self._workers.map(ask, records(offered), died=partial(died, "next")))
+        if self._source is None:  # only the rows can speak, and they are asked at no cost
+            return list(self._workers.map(ask, rows))
+        keys = list(self._workers.map(partial(identify, self._modality, self._source), rows))
+        known = self._answers.find(keys)
+        # the same record may lie in the windows of several samples
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+        answers = self._workers.map(ask, list(new.values()), died=partial(died, "next"))
+        asked = zip(new, answers, strict=True)
+        while some := dict(islice(asked, KEEP_EVERY)):
+            self._answers.keep(some)
+            known |= some
+        return [known[key] for key in keys]
 
 
 def index_table(catalog: Catalog, samples: pd.DataFrame) -> ir.Table:
@@ -139,6 +167,12 @@ def records(events: pd.DataFrame) -> list[dict[str, Any]]:
     """Events as rooms take them: one mapping of column to value each."""
     rows: list[Any] = events.to_dict("records")
     return rows
+
+
+def _each_a_sample(ranked: ir.Table) -> ir.Table:
+    """Ranked events as the only ones of samples of their own, called `<index event>/<event>`."""
+    own = ranked[SAMPLE_ID] + BETWEEN + ranked[EVENT_ID].cast("string")
+    return ranked.mutate(**{OF: ranked[SAMPLE_ID], SAMPLE_ID: own, RANK: ranked[RANK] * 0 + 1})
 
 
 def _pairs(events: pd.DataFrame) -> pd.MultiIndex:

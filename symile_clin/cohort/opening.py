@@ -68,17 +68,21 @@ def died(then: Literal["next", "drop"], row: Row) -> Refusal:  # noqa: ARG001  e
     return Refusal(Reason.DIED, "crashed, ran out of memory or hung", then)
 
 
-def identify(modality: Modality, source: Path, row: Row) -> str:
-    """Hex digest of all that an answer about an event's files hangs on.
+def identify(modality: Modality, source: Path, rows: Sequence[Row]) -> list[str]:
+    """Hex digests of all that the answers about some events' files hang on.
 
     These are the modality, its options, the package's version, the event's own columns, and of each file its path, size
     and time of change. The bytes are not among them: reading them takes about as long as the answer itself. A file
     whose bytes changed at the same size and with its time set back is therefore taken for the same one;
     `cohort verify --sources` does read the bytes.
     """
-    own = {column: str(value) for column, value in row.items() if column not in (SAMPLE_ID, RANK)}
-    found = [(path, *_stat(source, path)) for path in modality.files(row)]
-    return files.digest([_reader(modality), str(source.absolute()), own, found])
+    reader = [modality.room, modality.name, modality.options.model_dump(mode="json"), __version__]
+    digests: list[str] = []
+    for row in rows:
+        own = {column: str(value) for column, value in row.items() if column not in (SAMPLE_ID, RANK)}
+        found = [(path, *_stat(source, path)) for path in modality.files(row)]
+        digests.append(files.digest([reader, str(source.absolute()), own, found]))
+    return digests
 
 
 def open_work(work: Path) -> None:
@@ -100,7 +104,7 @@ def read_shard(modality: Modality, source: Path, work: Path, rows: Sequence[Row]
     Returns:
         One outcome for each event, in order.
     """
-    name = files.digest([identify(modality, source, row) for row in rows])[:32]
+    name = files.digest(identify(modality, source, rows))[:32]
     folder = work / name
     if not (folder / OUTCOMES).is_file():
         temporary = work / f".{name}.{os.getpid()}.tmp"
@@ -152,10 +156,6 @@ def _outcome(shard: str, stored: Mapping[str, Any]) -> Outcome:
 def _hash(source: Path, path: str) -> FileRead:
     with (source / path).open("rb") as handle:
         return FileRead(path, os.fstat(handle.fileno()).st_size, hashlib.file_digest(handle, "sha256").hexdigest())
-
-
-def _reader(modality: Modality) -> list[Any]:
-    return [modality.room, modality.name, modality.options.model_dump(mode="json"), __version__]
 
 
 def _stat(source: Path, path: str) -> tuple[int, int] | tuple[None, None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,8 @@ from symile_clin import __version__, files
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.build import assemble
 from symile_clin.cohort.events import count_events
-from symile_clin.cohort.index import INDEX_TABLES
+from symile_clin.cohort.index import index_tables
+from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec
 from symile_clin.cohort.workers import Workers
 from symile_clin.data import splits
@@ -53,6 +54,8 @@ DEFAULT_SPEC: Final = "symile_mimic"
 DEMO_SPEC: Final = "demo"
 DEMO_PATIENTS: Final = 800
 DEMO_SEED: Final = 0
+#: Beside the tables' Parquet copies: which records may be used.
+ANSWERS: Final = "answers.sqlite"
 SPLIT_STEP: Final = "splits"
 
 
@@ -63,6 +66,7 @@ class BuildResult:
     Attributes:
         samples: by split.
         subjects: patients of the whole cohort.
+        queries: of val and test: how many there are, and how many have a list of matched candidates.
         attrition: attrition.csv.
         skipped: the same cohort was there already.
     """
@@ -72,6 +76,7 @@ class BuildResult:
     hash: str
     samples: Mapping[str, int]
     subjects: int
+    queries: Mapping[str, Mapping[str, int | None]]
     attrition: pd.DataFrame
     skipped: bool
 
@@ -82,8 +87,16 @@ class BuildResult:
         return (
             f"{table_text(self.attrition)}\n\n"
             f"Cohort {self.path} {state}: {sum(self.samples.values()):,} samples of {self.subjects:,} patients "
-            f"({sizes})."
+            f"({sizes}).{''.join(self._matched())}"
         )
+
+    def _matched(self) -> Iterator[str]:
+        for split, of_split in self.queries.items():
+            if of_split["matched"] is not None:
+                yield (
+                    f"\n{of_split['matched']:,} of {of_split['all']:,} queries of {split} have a list of matched "
+                    "candidates; the others have too few negatives like them."
+                )
 
     def record(self) -> dict[str, Any]:
         """The same for programs."""
@@ -93,6 +106,7 @@ class BuildResult:
             "hash": self.hash,
             "samples": dict(self.samples),
             "subjects": self.subjects,
+            "queries": {split: dict(of_split) for split, of_split in self.queries.items()},
             "attrition": self.attrition.to_dict("records"),
             "skipped": self.skipped,
         }
@@ -142,9 +156,9 @@ def build_cohort(
         roots = _synthetic_sources(roots, workers, progress)
     modalities = cohort_spec.make_modalities(ROOMS)
     if not demo:
-        _refuse_unused(modalities, roots)
+        _refuse_unused(cohort_spec, modalities, roots)
     out = out or Path(COHORTS_ROOT) / cohort_spec.name
-    inputs = _inputs(cohort_spec, modalities, roots)
+    inputs = cohort_inputs(cohort_spec, modalities, roots)
     found = files.read_manifest(out)
     if found is not None and found.get("inputs") == inputs:
         progress.say(f"Cohort {out} is there already, from the same sources and settings: nothing to do.")
@@ -194,9 +208,18 @@ def _build(
 ) -> None:
     """Fill a cohort directory."""
     directory = place.directory
-    cache = ParquetCache(_tables(modalities), roots=roots, directory=out.parent / ".cache", progress=progress)
+    tables = source_tables(spec, modalities)
+    cache = ParquetCache(tables, roots=roots, directory=out.parent / ".cache", progress=progress)
     with Workers(workers, cautious=place.died) as pool, DuckDbCatalog(cache) as catalog:
-        assembled = assemble(spec, modalities, catalog=catalog, work=place.work, workers=pool, progress=progress)
+        assembled = assemble(
+            spec,
+            modalities,
+            catalog=catalog,
+            work=place.work,
+            answers=cache.directory / ANSWERS,
+            workers=pool,
+            progress=progress,
+        )
         split_of = _draw_splits(spec.splits, assembled.samples)
         prepared = prepare(
             directory,
@@ -204,8 +227,10 @@ def _build(
             shards=assembled.shards,
             modalities=modalities,
             split_of=split_of,
+            target=spec.candidates.target,
             candidates=spec.candidates.n,
             seed=spec.candidates.seed,
+            matched=spec.candidates.matched,
         )
         attrition = assembled.attrition
         attrition.leave(SPLIT_STEP, _without_split(spec.splits, assembled.samples, split_of))
@@ -260,18 +285,20 @@ def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress:
     return {source: tree / folder for source, folder in DIRECTORIES.items() if (tree / folder).is_dir()}
 
 
-def _tables(modalities: Mapping[str, Modality]) -> list[TableSpec]:
-    specs = {spec.name: spec for modality in modalities.values() for spec in modality.tables}
-    return [*INDEX_TABLES, *specs.values()]
+def source_tables(spec: CohortSpec, modalities: Mapping[str, Modality]) -> list[TableSpec]:
+    """Every table that a build reads, those of the index events first."""
+    tables = {table.name: table for modality in modalities.values() for table in modality.tables}
+    return [*index_tables(spec.index), *tables.values()]
 
 
-def _refuse_unused(modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> None:
+def _refuse_unused(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> None:
     """A source that was given is read: whoever gives one expects that it is.
 
     Raises:
         ConfigError: the spec reads neither tables nor files of a source.
     """
-    used = {spec.source for spec in _tables(modalities)} | {modality.reads_from for modality in modalities.values()}
+    used = {table.source for table in source_tables(spec, modalities)}
+    used |= {modality.reads_from for modality in modalities.values() if modality.reads_from}
     for source in sorted(set(roots) - used):
         options = [f"modalities.{name}.{modality.other_files[source]}"
                    for name, modality in modalities.items() if source in modality.other_files]  # fmt: skip
@@ -280,17 +307,18 @@ def _refuse_unused(modalities: Mapping[str, Modality], roots: Mapping[str, Path]
         raise ConfigError(f"{option} was given, but the spec reads nothing of it", remedy=f"Leave it out{reading}")
 
 
-def _inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
+def cohort_inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
     """What a cohort is made from; equal inputs make an equal cohort.
 
     Images and records are not listed: only those that are chosen are ever opened.
     """
-    given = spec.splits.given
+    given, named = spec.splits.given, named_path(spec.index)
     require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
     return {
         "spec": spec.resolved(),
-        "tables": source_files(_tables(modalities), roots),
+        "tables": source_files(source_tables(spec, modalities), roots),
         "splits_sha256": files.sha256(Path(given)) if given and Path(given).is_file() else None,
+        "index_sha256": None if named is None else files.sha256(named),
         "version": __version__,
     }
 
@@ -298,15 +326,23 @@ def _inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping
 def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
     if spec.given is not None:
         return splits.given_splits(samples, Path(spec.given))
-    if spec.train is None or spec.val is None or spec.test is None:
+    train, val, test = spec.train, spec.val, spec.test
+    if train is None or val is None or test is None:
         raise ValueError("a spec without given splits has sizes")
+    if isinstance(train, tuple) or isinstance(val, tuple) or isinstance(test, tuple):
+        groups = {name: one if isinstance(one, tuple) else () for name, one in zip(SPLITS, (train, val, test))}
+        return splits.draw_by_anchor_year_group(samples, **groups)
     if spec.by == "subject":
-        return splits.draw_by_subject(samples, train=spec.train, val=spec.val, test=spec.test, seed=spec.seed)
-    return splits.draw_admission_then_drop(samples, train=spec.train, val=spec.val, seed=spec.seed)
+        return splits.draw_by_subject(
+            samples, train=train, val=val, test=test, seed=spec.seed, stratify=spec.stratify
+        )
+    return splits.draw_admission_then_drop(samples, train=train, val=val, seed=spec.seed)
 
 
 def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Drawn) -> dict[str, str]:
     reason = splits.NOT_GIVEN if spec.given is not None else splits.PATIENT_ELSEWHERE
+    if spec.by == "anchor_year_group":
+        reason = splits.NOT_LISTED
     return {sample: reason for sample in samples[SAMPLE_ID] if sample not in split_of}
 
 
@@ -326,9 +362,10 @@ def _copy_truth(directory: Path, roots: Mapping[str, Path], samples: pd.DataFram
     manifest = files.read_manifest(tree.pop()) if len(tree) == 1 else None
     if manifest is None or manifest.get("stage") != "synthetic":
         return None
-    truth = pd.read_parquet(next(iter(roots.values())).resolve().parent / TRUTH).set_index(HADM_ID)
-    with files.atomic(directory / TRUTH) as temporary:
-        truth.loc[samples[HADM_ID].to_numpy(dtype="int64")].reset_index().to_parquet(temporary, index=False)
+    if samples[HADM_ID].notna().all():  # factors are planted in admissions
+        truth = pd.read_parquet(next(iter(roots.values())).resolve().parent / TRUTH).set_index(HADM_ID)
+        with files.atomic(directory / TRUTH) as temporary:
+            truth.loc[samples[HADM_ID].to_numpy(dtype="int64")].reset_index().to_parquet(temporary, index=False)
     planted: Mapping[str, Any] = manifest["planted"]
     return planted
 
@@ -339,6 +376,7 @@ def _counts(prepared: Prepared) -> dict[str, Any]:
         "samples": len(prepared.samples),
         "subjects": int(prepared.samples[SUBJECT_ID].nunique()),
         "splits": {split: int(of_split[split]) for split in SPLITS},
+        "queries": {split: asdict(queries) for split, queries in prepared.queries.items()},
     }
 
 
@@ -350,6 +388,7 @@ def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
         hash=cohort.hash,
         samples={split: counts["splits"][split] for split in SPLITS},
         subjects=counts["subjects"],
+        queries=counts.get("queries", {}),
         attrition=pd.read_csv(cohort.path / ATTRITION, keep_default_na=False),
         skipped=skipped,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from symile_clin.cohort import workers
 from symile_clin.cohort.workers import CHUNK, Workers
-from symile_clin.errors import SourceError
+from symile_clin.errors import SourceError, WorkerError
 
 PROGRAM = """
 import sys
@@ -49,6 +50,25 @@ def fail(items: Sequence[int]) -> list[int]:
     raise SourceError("no file", expected="one", remedy=f"Look at {items[0]}")
 
 
+def die_at_negative(items: Sequence[int]) -> list[int]:
+    """Like a decoder that crashes: no exception, no process."""
+    results = []
+    for item in items:
+        workers.begin_item()
+        if item < 0:
+            os._exit(9)
+        results.append(item**2)
+    return results
+
+
+def hang_at_negative(items: Sequence[int]) -> list[int]:
+    for item in items:
+        workers.begin_item()
+        if item < 0:
+            time.sleep(600)
+    return square(items)
+
+
 def heavy_modules(_modality: object, items: Sequence[int]) -> list[str]:
     heavy = [name for name in ("torch", "duckdb", "ibis", "mlflow", "matplotlib") if name in sys.modules]
     return [",".join(heavy) or "none" for _ in items]
@@ -81,6 +101,35 @@ def test_much_work_goes_to_other_processes() -> None:
 def test_an_error_crosses_the_process_border_whole(count: int) -> None:
     with Workers(count) as pool, pytest.raises(SourceError, match=r"no file\. Expected one\. Look at 0"):
         list(pool.map(fail, range(3 * CHUNK)))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("bad", [[40], [5, 6, 130], [CHUNK - 1, 255]])
+def test_items_that_kill_their_process_are_found_and_all_others_unharmed(bad: list[int]) -> None:
+    items = [-number if number in bad else number for number in range(256)]
+    with Workers(2, cautious=True) as pool:
+        found = list(pool.map(die_at_negative, items, died=lambda item: f"died at {item}"))
+        assert found == [f"died at {item}" if item < 0 else item**2 for item in items]
+        assert list(pool.map(square, range(300))) == [item**2 for item in range(300)]  # the pool goes on
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_item_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "SECONDS_PER_ITEM", 1.0)
+    items = [1, 2, -3, 4]
+    with Workers(2, cautious=True) as pool:
+        assert list(pool.map(hang_at_negative, items, chunk=4, died=lambda _: 0)) == [1, 4, 0, 16]
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_death_that_nothing_answers_for_is_one_line() -> None:
+    with Workers(2, cautious=True) as pool, pytest.raises(WorkerError, match="a worker process died"):
+        list(pool.map(die_at_negative, [1, -1]))
+
+
+def test_a_cautious_pool_never_works_in_this_process() -> None:
+    with Workers(1, cautious=True) as pool:
+        assert os.getpid() not in set(pool.map(process_ids, range(3)))
 
 
 def test_worker_processes_import_neither_torch_nor_the_table_engine() -> None:
