@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,7 +111,7 @@ def _indexed(samples: pd.DataFrame) -> pd.DataFrame:
 
 def _why(cohort: Cohort, other: Cohort, gone: pd.Series[str]) -> pd.DataFrame:
     """Samples of `cohort` that `other` lacks: sample_id, subject_id, step and reason of `other`, and both as detail."""
-    own = _indexed(cohort.samples).loc[gone, SUBJECT_ID]
+    own = _indexed(cohort.samples)[SUBJECT_ID].loc[gone.tolist()]
     frame = pd.DataFrame({SAMPLE_ID: own.index, SUBJECT_ID: own.to_numpy()})
     path = other.path / ATTRITION_SAMPLES
     if path.is_file():
@@ -149,7 +149,7 @@ def _compare(
     modality: str,
     choice_a: Choice,
     choice_b: Choice,
-    ties: list[Mapping[str, pd.DataFrame]],
+    ties: Sequence[Mapping[str, pd.DataFrame]],
 ) -> NDArray[np.str_]:
     """What became of one choice in each sample that both have; empty where neither has it."""
     a, b = left[choice_a.column], right[choice_b.column]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -130,21 +129,6 @@ def write_release(
     files.write_text(directory / SUMS, "".join(f"{digest} {path}\n" for path, digest in lines))
     empty = [str(column) for column in table.columns if table[column].isna().all()]
     return Exported(rows={split: len(own) for split, (own, _) in rows.items()}, empty=empty)
-
-
-def refuse_small_disk(place: Path, needed: int) -> None:
-    """Refuse to begin what cannot end.
-
-    Raises:
-        CohortError: the disk has less room than the arrays need.
-    """
-    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise CohortError(
-            f"the export takes {needed / 1e9:,.1f} GB and {existing} has {free / 1e9:,.1f} GB left",
-            remedy="Choose another disk: test and val_retrieval hold every sample once per candidate",
-        )
 
 
 def _rows(cohort: Cohort, split: ReleasedSplit) -> tuple[Rows, Rows]:

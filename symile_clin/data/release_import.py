@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from symile_clin import files
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.data.candidates import CandidateLists, without_own_patient, write_candidates
+from symile_clin.data.join import one_part, sha256_of
 from symile_clin.data.prepare import hash_samples
 from symile_clin.data.release import array_path, read_sums
 from symile_clin.data.release_samples import POSITION, ReleasedSamples, map_array
@@ -115,7 +116,8 @@ def write_imported(
         arrays[name] |= {array: _own(array_values, folder / f"{array}.npy") for array, array_values in values.items()}
         files.write_json(directory / STATE_DIR / f"{name}.json", modality.fit(samples[samples[SPLIT] == "train"]))
     lists = [_write_lists(directory, split, one) for split, one in released.lists.items()]
-    known = [entry["sha256"] for name in sorted(arrays) for _, entry in sorted(arrays[name].items())]
+    known = [_known(entry) for name in sorted(arrays) for _, entry in sorted(arrays[name].items())]
+    known.append(row_map.tolist())
     return Imported(
         samples=samples,
         arrays=arrays,
@@ -160,14 +162,21 @@ def _in_place(
     paths = [array_path(root, split, stem) for split in SPLITS]
     mapped = [map_array(root, split, stem) for split in SPLITS]
     np.save(folder / f"{array}.rows.npy", row_map, allow_pickle=False)
-    known = [sums.get(path.relative_to(root).as_posix(), len(part)) for path, part in zip(paths, mapped, strict=True)]
-    return {
-        "dtype": mapped[0].dtype.name,
-        "shape": list(mapped[0].shape[1:]),
-        "parts": [{"file": str(path.resolve()), "rows": len(part)} for path, part in zip(paths, mapped, strict=True)],
-        "row_map": f"{array}.rows.npy",
-        "sha256": files.digest([known, row_map.tolist()]),
-    }
+    parts: list[dict[str, Any]] = [
+        {"file": str(path.resolve()), "rows": len(part)} for path, part in zip(paths, mapped, strict=True)
+    ]
+    for part, path in zip(parts, paths, strict=True):
+        listed = sums.get(path.relative_to(root).as_posix())
+        if listed is not None:
+            part["sha256"] = listed  # of the file; the array's own is not known without reading it
+    shape = list(mapped[0].shape[1:])
+    return {"dtype": mapped[0].dtype.name, "shape": shape, "parts": parts, "row_map": f"{array}.rows.npy"}
+
+
+def _known(entry: Mapping[str, Any]) -> list[object]:
+    """What tells an array from another without reading it, wherever its files are."""
+    parts = [[part["rows"], part.get("sha256")] for part in entry["parts"]]
+    return [entry["dtype"], entry["shape"], entry.get("sha256"), parts]
 
 
 def _rows(root: Path, stem: str, row_map: Rows) -> NDArray[Any]:
@@ -182,13 +191,9 @@ def _rows(root: Path, stem: str, row_map: Rows) -> NDArray[Any]:
 
 def _own(values: NDArray[Any], path: Path) -> dict[str, Any]:
     """Write a small array as one of our own; the manifest's entry."""
+    values = np.ascontiguousarray(values)
     np.save(path, values, allow_pickle=False)
-    return {
-        "dtype": values.dtype.name,
-        "shape": list(values.shape[1:]),
-        "parts": [{"file": path.name, "rows": len(values)}],
-        "sha256": hashlib.sha256(f"{values.dtype.str}{list(values.shape)}".encode() + values.tobytes()).hexdigest(),
-    }
+    return one_part(values.dtype, values.shape, path.name, sha256_of([values], values.dtype, values.shape))
 
 
 def _write_lists(directory: Path, split: str, lists: CandidateLists) -> str:

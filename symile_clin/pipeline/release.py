@@ -11,7 +11,7 @@ from symile_clin import files
 from symile_clin.cohort.spec import load_spec, parse_spec
 from symile_clin.data.release import ADMISSIONS, RELEASED_SPLITS, SOURCE, SUMS, array_path, read_document, table_path
 from symile_clin.data.release import verify_sums as verify_release
-from symile_clin.data.release_export import bytes_needed, check_exportable, refuse_small_disk, write_release
+from symile_clin.data.release_export import bytes_needed, check_exportable, write_release
 from symile_clin.data.release_import import Imported, released_shapes, write_imported
 from symile_clin.data.release_samples import ReleasedSamples, read_samples
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
@@ -151,7 +151,8 @@ def export_cohort(*, cohort: Path | None = None, out: Path, seed: int = 0, progr
 
     Raises:
         NotFoundError: no such cohort.
-        CohortError: a cohort that the layout has no place for, or a disk that is too small.
+        CohortError: a cohort that the layout has no place for.
+        DiskError: not enough room.
         ConfigError: `out` is not empty.
         BusyError: another process is writing there.
     """
@@ -162,7 +163,7 @@ def export_cohort(*, cohort: Path | None = None, out: Path, seed: int = 0, progr
     forms = _forms(opened, modalities)
     check_exportable(opened, modalities)
     needed = bytes_needed(opened, forms)
-    refuse_small_disk(out, needed)
+    files.require_space(next(folder for folder in out.absolute().parents if folder.exists()), needed)
     progress.say(f"Writing cohort {opened.path} to {out}, about {needed / 1e9:,.1f} GB.")
     with files.atomic_directory(out) as directory:
         written = write_release(

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 from symile_clin import files
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, open_cohort
-from symile_clin.errors import CohortError, ConfigError
+from symile_clin.errors import CohortError, ConfigError, DiskError
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.cohorts import build_cohort
 from symile_clin.pipeline.release import ExportResult, export_cohort, import_cohort
@@ -265,7 +265,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(CohortError, match=r"has 0\.0 GB left"):
+    with pytest.raises(DiskError, match=r"has 0\.0 GB free"):
         export_cohort(cohort=cohort.path, out=tmp_path / "release", progress=Quiet())
     assert list(tmp_path.iterdir()) == []
 
