@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import fcntl
+import json
+import os
+import weakref
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from symile_clin import files
-from symile_clin.errors import ConfigError
+from symile_clin.errors import SourceError
 from symile_clin.progress import Progress
 from symile_clin.sources.convert import CONVERTER_VERSION, convert, find_table
+from symile_clin.sources.inputs import identity, source_files
 from symile_clin.sources.tables import TableSpec
 
 
 class ParquetCache:
     """Where the typed copies are.
 
+    A copy is whole once its sidecar is beside it: a small JSON file with what the copy was made from. A table has one
+    copy of each source directory; the one of a file that has changed since is removed when the new one is whole.
+
     Args:
         specs: every table that may be asked for.
         roots: directory of each source that was given, by source name.
-        directory: where the copies are kept.
+        directory: where the copies are kept; made at the first use.
     """
 
     def __init__(
@@ -27,52 +35,102 @@ class ParquetCache:
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self.roots = roots
-        self.directory = directory
+        self._directory = directory
         self._progress = progress
-        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def directory(self) -> Path:
+        """Where the copies are kept."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
 
     def parquet(self, name: str) -> Path:
-        """The table's typed copy, made now if it is not there.
+        """The table's typed copy, made now if it is not there; it stays while this cache is in use.
 
         Raises:
             SourceError: the table is not there or is not what its format says.
         """
         spec = self._specs[name]
-        path = find_table(spec, self.roots[spec.source])
-        columns = {name: kind for name, kind in spec.columns.items() if name not in spec.unused}
-        key = files.digest([CONVERTER_VERSION, str(path.resolve()), _identity(spec, path), columns])
-        target = self.directory / f"{spec.name}-{key[:16]}.parquet"
-        with files.lock(target.with_suffix(".lock"), wait=True):
-            if not target.is_file():
-                rows = convert(spec, path, target)
-                self._progress.say(f"  {spec.name}: {rows:,} rows of {path.name}, kept as Parquet.")
+        root = self.roots[spec.source]
+        path = find_table(spec, root)
+        target = self._target(spec, path)
+        stem = target.name.rpartition("-")[0]
+        with files.lock(self.directory / f".{stem}.lock", wait=True):
+            for cut_short in self._directory.glob(f".{stem}-*.tmp"):
+                cut_short.unlink()  # whoever wrote it is dead: the lock is ours
+            if _sidecar(target) is None:
+                described = identity(spec, root, path)
+                contents = convert(spec, path, target, sums=root)
+                copy = {"converter": CONVERTER_VERSION, "copy_bytes": target.stat().st_size}
+                files.write_json(
+                    _beside(target), {**described, "rows": contents.rows, "sha256": contents.sha256, **copy}
+                )
+                self._progress.say(f"  {spec.name}: {contents.rows:,} rows of {path.name}, kept as Parquet.")
+            self._hold(target)
+            for old in self._directory.glob(f"{stem}-*.parquet"):
+                if old != target and not _is_held(old):
+                    old.unlink()
+                    _beside(old).unlink(missing_ok=True)
         return target
 
+    def known(self, name: str) -> dict[str, Any] | None:
+        """What is known of a table's file from its conversion; None if it has not been converted as it is now.
 
-def source_files(specs: Iterable[TableSpec], roots: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Which files stand behind the tables: table, file, bytes and time of change, in order of table name.
+        Returns:
+            table, file, bytes, changed_ns, rows, sha256 (of the source file), converter, copy_bytes.
+        """
+        spec = self._specs[name]
+        if spec.source not in self.roots:
+            return None
+        try:
+            return _sidecar(self._target(spec, find_table(spec, self.roots[spec.source])))
+        except SourceError:
+            return None
 
-    Raises:
-        ConfigError: the directory of a source was not given.
-        SourceError: a table is not in its directory.
-    """
-    by_name = sorted(specs, key=lambda spec: spec.name)
-    require_roots({spec.source for spec in by_name}, roots)
-    return [_identity(spec, find_table(spec, roots[spec.source])) for spec in by_name]
+    def inputs(self) -> list[dict[str, Any]]:
+        """As `source_files`, with the rows and the SHA-256 of each file that has been converted.
+
+        Raises:
+            ConfigError, SourceError: as `source_files`.
+        """
+        tables = source_files(self._specs.values(), self.roots)
+        for table in tables:
+            sidecar = self.known(table["table"]) or {}
+            table |= {key: sidecar[key] for key in ("rows", "sha256") if key in sidecar}
+        return tables
+
+    def _target(self, spec: TableSpec, path: Path) -> Path:
+        """Named after the table, the source's place, and what the copy depends on."""
+        root = self.roots[spec.source]
+        place = files.digest(str((root / spec.path).absolute().parent.resolve() / Path(spec.path).name))[:8]
+        columns = {name: kind for name, kind in spec.columns.items() if name not in spec.unused}
+        key = files.digest([CONVERTER_VERSION, identity(spec, root, path), columns, list(spec.key)])
+        return self._directory / f"{spec.name}-{place}-{key[:16]}.parquet"
+
+    def _hold(self, target: Path) -> None:
+        """Keep others from removing a copy; ends with this cache, or with the process however it ends."""
+        handle = os.open(target, os.O_RDONLY)
+        weakref.finalize(self, os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_SH)
 
 
-def require_roots(sources: Collection[str], roots: Mapping[str, Path]) -> None:
-    """Every source that is needed has a directory.
-
-    Raises:
-        ConfigError: the directory of a source was not given.
-    """
-    missing = sorted(set(sources) - set(roots))
-    if missing:
-        options = " ".join(f"--{source.replace('_', '-')} DIR" for source in missing)
-        raise ConfigError(f"no directory was given for {', '.join(missing)}", remedy=f"Add {options}")
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
-def _identity(spec: TableSpec, path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    return {"table": spec.name, "file": path.name, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+def _beside(target: Path) -> Path:
+    return target.with_suffix(".json")
+
+
+def _sidecar(target: Path) -> dict[str, Any] | None:
+    """A copy's sidecar, if both are whole."""
+    try:
+        sidecar: dict[str, Any] = json.loads(_beside(target).read_bytes())
+        return sidecar if target.stat().st_size == sidecar["copy_bytes"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

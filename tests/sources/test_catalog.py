@@ -12,9 +12,10 @@ import pytest
 
 from symile_clin.errors import ConfigError, SourceError
 from symile_clin.progress import Quiet
-from symile_clin.sources.cache import ParquetCache, source_files
+from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.convert import convert, find_table
 from symile_clin.sources.duckdb_catalog import DuckDbCatalog
+from symile_clin.sources.inputs import source_files
 from symile_clin.sources.tables import TableSpec
 
 SPEC = TableSpec(
@@ -47,7 +48,7 @@ def write(folder: Path, data: str | bytes, *, gz: bool = True) -> Path:
 
 def converted(folder: Path, data: str | bytes, *, gz: bool = True) -> list[dict[str, Any]]:
     target = folder / "visits.parquet"
-    rows = convert(SPEC, write(folder, data, gz=gz), target)
+    rows = convert(SPEC, write(folder, data, gz=gz), target).rows
     table: list[dict[str, Any]] = pq.read_table(target).to_pylist()
     assert len(table) == rows
     return table
@@ -84,17 +85,14 @@ def test_a_missing_column_is_named_with_the_file_and_a_remedy(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("one,,,,,\n", "column #0"),
-        ("1.0,,,,,\n", "column #0"),
-        ("1,2150-02-30 00:00:00,,,,\n", "timestamp"),
-        ("1,,high,,,\n", "column #2"),
-        ("1,,,,\n", "Expected 6 columns, got 5"),
-        ("1,,,,,,\n", "Expected 6 columns, got 7"),
-        ("\n" + ROW, "2 lines after its header but 1 rows"),
-        (
-            '1,,,,,"open\n2,,,,,closed"\n3,,,,,\n',
-            "3 lines after its header but 2 rows",
-        ),
+        ("one,,,,,\n", "line 2: column id of 'visits' holds something else than a whole number"),
+        ("1.0,,,,,\n", "column id"),
+        ("1,2150-02-30 00:00:00,,,,\n", "column time .* a time as YYYY-MM-DD HH:MM:SS without zone"),
+        (ROW + "1,,high,,,\n", "line 3: column value .* than a number"),
+        ("1,,,,\n", "line 2: 5 fields instead of the header's 6"),
+        ("1,,,,,,\n", "7 fields instead of the header's 6"),
+        ("\n" + ROW, "2 lines from line 2 on but 1 rows"),
+        ('1,,,,,"open\n2,,,,,closed"\n3,,,,,\n', "3 lines from line 2 on but 2 rows"),
     ],
 )
 def test_a_row_that_is_not_of_the_format_stops_the_build(tmp_path: Path, rows: str, message: str) -> None:
