@@ -123,4 +123,5 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
 
 
 def _lists(matrix: NDArray[Any], listed: NDArray[np.bool_]) -> pa.Array:
-    return pa.array([row[here] for row, here in zip(matrix, listed, strict=True)])
+    rows = [row[here] for row, here in zip(matrix, listed, strict=True)]
+    return pa.array(rows, type=pa.list_(pa.from_numpy_dtype(matrix.dtype)))
