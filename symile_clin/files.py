@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +189,23 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def listing(directory: Path, *, leave_out: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Bytes and sha256 of every file in a directory, by its path in it; links are not followed.
+
+    Args:
+        leave_out: names of entries at the top.
+    """
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink()]
+    names = [path.relative_to(directory) for path in paths]
+    found = {name.as_posix(): path for name, path in zip(names, paths, strict=True) if name.parts[0] not in leave_out}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        digests = list(threads.map(sha256, found.values()))
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": one}
+        for (name, path), one in zip(found.items(), digests, strict=True)
+    }
 
 
 def digest(value: object) -> str:

@@ -46,6 +46,7 @@ ATTRITION: Final = "attrition.csv"
 ATTRITION_SAMPLES: Final = "attrition.parquet"  #: patient-level: step and reason of every index event that left
 EVENTS: Final = "events.csv"  #: what became of every event of every modality
 QUARANTINE: Final = "quarantine.parquet"
+INPUTS: Final = "inputs.parquet"  #: patient-level: every file that was read into arrays, and its digest
 TIES: Final = "ties.parquet"  #: patient-level: what events at the very time of a chosen one would have given
 TRUTH: Final = "truth.parquet"  #: planted factors; synthetic cohorts only
 STATE_DIR: Final = "state"

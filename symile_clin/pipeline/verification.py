@@ -1,0 +1,247 @@
+"""`symile-clin cohort verify`: is a cohort still what was built, and are its sources still what it was built from?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from symile_clin import files
+from symile_clin.cohort.spec import parse_spec
+from symile_clin.data.candidates import CandidateLists, read_candidates
+from symile_clin.data.inputs import read_inputs
+from symile_clin.data.join import stored_sha256
+from symile_clin.data.prepare import HELD_OUT, LISTS, hash_cohort, hash_lists
+from symile_clin.data.store import Cohort, newest_cohort, open_cohort
+from symile_clin.errors import ConfigError, SymileClinError
+from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.inputs import source_tables
+from symile_clin.progress import Progress
+from symile_clin.schema import (
+    CANDIDATES_DIR,
+    COHORTS_ROOT,
+    FIGURES_DIR,
+    INPUTS,
+    MANIFEST,
+    ROW,
+    SAMPLES,
+    SPLIT,
+    SPLITS,
+    SUBJECT_ID,
+)
+from symile_clin.sources import paths
+from symile_clin.sources.convert import find_table
+
+#: Findings that are listed; the others are counted.
+MOST_LISTED: Final = 50
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was.
+
+    Attributes:
+        where: a file of the cohort, a source table, or a row of inputs.parquet (whose paths carry patients' ids).
+    """
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `cohort verify` found.
+
+    Attributes:
+        checked: files of the cohort that were read in full.
+        sources: source tables and chosen files that were; None where they were not asked for.
+        findings: the first of them, in order.
+        found: how many there are.
+    """
+
+    path: Path
+    checked: int
+    sources: int | None
+    findings: list[Finding]
+    found: int
+
+    @property
+    def exit_code(self) -> int:
+        """3 if there is any finding."""
+        return 3 if self.found else 0
+
+    def text(self) -> str:
+        """Every finding on its line, or that there is none."""
+        of_sources = "" if self.sources is None else f" and {self.sources:,} files of its sources"
+        head = f"Cohort {self.path}: {self.checked:,} files{of_sources} were read."
+        lines = [f"  {one.where}: {one.what}" for one in self.findings]
+        if self.found > len(self.findings):
+            lines.append(f"  ... and {self.found - len(self.findings):,} more")
+        return "\n".join([head, *lines, f"{self.found:,} findings." if self.found else "All as they were built."])
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "path": str(self.path),
+            "checked": self.checked,
+            "sources": self.sources,
+            "found": self.found,
+            "findings": [vars(one) for one in self.findings],
+        }
+
+
+def verify_cohort(
+    *,
+    cohort: Path | None = None,
+    sources: bool = False,
+    mimic_iv: Path | None = None,
+    mimic_cxr: Path | None = None,
+    mimic_cxr_dicom: Path | None = None,
+    mimic_ecg: Path | None = None,
+    progress: Progress,
+) -> Verification:
+    """Read every file of a cohort again, and prove what must hold of splits and candidate lists.
+
+    Args:
+        cohort: a cohort directory; None takes the newest complete one.
+        sources: also read the source tables and the chosen files again, and say what changed since the build.
+        mimic_iv, mimic_cxr, mimic_cxr_dicom, mimic_ecg: source directories, for `sources`.
+
+    Raises:
+        NotFoundError: there is no cohort.
+        ConfigError: source directories without `sources`, or the reverse; a cohort whose files are not its own.
+    """
+    given = {
+        "mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_cxr_dicom": mimic_cxr_dicom, "mimic_ecg": mimic_ecg,
+    }  # fmt: skip
+    roots = {source: path for source, path in given.items() if path is not None}
+    if sources != bool(roots):
+        raise ConfigError("--sources and directories of sources go together", remedy="Give both, or neither")
+    opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    if "files" not in opened.manifest:
+        raise ConfigError(
+            f"the manifest of {opened.path} lists no files", expected="a cohort of `cohort build`",
+            remedy="For an imported release, run `cohort import --verify` again",
+        )  # fmt: skip
+    progress.say(f"Cohort {opened.path}")
+    findings = list(_files(opened))
+    damaged = bool(findings)
+    for check in (_splits, _lists, _content):
+        findings += _guarded(check, opened, damaged=damaged)
+    read = 0
+    if sources:
+        drift = list(_sources(opened, roots))
+        read, findings = len(drift), findings + [one for one in drift if one is not None]
+    return Verification(
+        path=opened.path,
+        checked=len(opened.manifest["files"]),
+        sources=read if sources else None,
+        findings=findings[:MOST_LISTED],
+        found=len(findings),
+    )
+
+
+def _files(cohort: Cohort) -> Iterator[Finding]:
+    """Every file's bytes."""
+    listed: Mapping[str, Any] = cohort.manifest["files"]
+    found = files.listing(cohort.path, leave_out=[MANIFEST, FIGURES_DIR])
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            yield Finding(name, "is missing")
+        elif name not in listed:
+            yield Finding(name, "was not there when the cohort was built")
+        elif found[name]["bytes"] != listed[name]["bytes"]:
+            yield Finding(name, f"has {found[name]['bytes']:,} bytes instead of {listed[name]['bytes']:,}")
+        elif found[name]["sha256"] != listed[name]["sha256"]:
+            yield Finding(name, "has other bytes than when the cohort was built")
+
+
+def _guarded(check: Callable[[Cohort], Iterator[Finding]], cohort: Cohort, *, damaged: bool) -> list[Finding]:
+    """A check's findings; where files are damaged, that it cannot be made is none of its own."""
+    try:
+        return list(check(cohort))
+    except (SymileClinError, OSError, ValueError, KeyError, IndexError) as error:
+        return [] if damaged else [Finding(MANIFEST, f"{type(error).__name__} while it was checked")]
+
+
+def _splits(cohort: Cohort) -> Iterator[Finding]:
+    """No patient in two splits."""
+    samples = cohort.samples
+    if samples[ROW].tolist() != list(range(len(samples))):
+        yield Finding(SAMPLES, "rows are not in order")
+    if not samples[SPLIT].isin(SPLITS).all():
+        yield Finding(SAMPLES, "holds samples of no known split")
+    shared = int((samples.groupby(SUBJECT_ID)[SPLIT].nunique() > 1).sum())
+    if shared:
+        yield Finding(SAMPLES, f"{shared:,} patients are in more than one split")
+
+
+def _lists(cohort: Cohort) -> Iterator[Finding]:
+    """Candidates of their own split, the positive first, none twice."""
+    for name, split, lists in _stored_lists(cohort):
+        rows, listed = cohort.rows(split), lists.listed
+        if not np.isin(lists.candidate_rows[listed], rows).all():
+            yield Finding(name, f"lists candidates that are not in {split}")
+        if not (lists.candidate_rows[:, 0] == lists.query_row).all():
+            yield Finding(name, "does not list the positive first")
+        if any(len(np.unique(row[here])) != here.sum() for row, here in zip(lists.candidate_rows, listed, strict=True)):
+            yield Finding(name, "lists a candidate twice")
+        subjects = cohort.samples[SUBJECT_ID].to_numpy()
+        same = subjects[lists.candidate_rows] == subjects[lists.query_row][:, None]
+        if (same[listed] != lists.same_subject[listed]).any():
+            yield Finding(name, "marks candidates of the query's patient wrongly")
+        if not name.endswith(f"/{split}.parquet") and lists.same_subject[:, 1:].any():
+            yield Finding(name, "lists the query's own patient")
+
+
+def _content(cohort: Cohort) -> Iterator[Finding]:
+    """Every array's values, and the hash of all."""
+    arrays: dict[str, dict[str, str]] = {}
+    for name, of_modality in cohort.manifest["arrays"].items():
+        arrays[name] = {array: stored_sha256(cohort.array(name, array)) for array in of_modality}
+        for array, digest in arrays[name].items():
+            if digest != of_modality[array]["sha256"]:
+                yield Finding(f"{name}/{array}", "holds other values than when the cohort was built")
+    lists = [hash_lists(one) for _, _, one in _stored_lists(cohort)]
+    if hash_cohort(cohort.samples, arrays, lists) != cohort.hash:
+        yield Finding(MANIFEST, "its hash is not that of the samples, arrays and candidate lists")
+
+
+def _stored_lists(cohort: Cohort) -> Iterator[tuple[str, Any, CandidateLists]]:
+    for split in HELD_OUT:
+        for kind in LISTS:
+            name = f"{CANDIDATES_DIR}/{split}{kind}.parquet"
+            if (cohort.path / name).is_file():
+                yield name, split, read_candidates(cohort.path / name)
+
+
+def _sources(cohort: Cohort, roots: Mapping[str, Path]) -> Iterator[Finding | None]:
+    """One answer for each source file that was read: what is different, or None."""
+    spec = parse_spec(dict(cohort.spec), ROOMS, source=MANIFEST)
+    modalities = spec.make_modalities(ROOMS)
+    digests: Mapping[str, str] = cohort.manifest["tables_sha256"]
+    for table in source_tables(spec, modalities):
+        if table.source in roots:
+            try:
+                same = files.sha256(find_table(table, roots[table.source])) == digests[table.name]
+            except SymileClinError as error:
+                yield Finding(table.name, error.found)
+            else:
+                yield None if same else Finding(table.name, "this source table has changed since the build")
+    for number, row in enumerate(read_inputs(cohort.path)):
+        root = roots.get(modalities[row["modality"]].reads_from or "")
+        if root is not None:
+            what = _changed(root, row)
+            yield None if what is None else Finding(f"{INPUTS} row {number} ({row['modality']})", what)
+
+
+def _changed(root: Path, row: Mapping[str, Any]) -> str | None:
+    path = paths.inside(root, row["path"])
+    if path is None or not path.is_file():
+        return "this file is missing"
+    if path.stat().st_size != row["bytes"] or files.sha256(path) != row["sha256"]:
+        return "this file has changed since the build"
+    return None
