@@ -46,6 +46,9 @@ class Attrition:
         #: 0 where a sample is still in, otherwise 1 + the place of (step, reason) in `_exits`
         self._exit = np.zeros(len(self.index), dtype=np.int64)
         self._exits: list[tuple[str, str]] = []
+        self._further = 0  #: samples beyond one of each index event
+        self._further_of = 0  #: patients they are of
+        self._further_exit = 0  #: their row among the exits
         self._samples: pd.DataFrame | None = None
 
     @property
@@ -69,6 +72,26 @@ class Attrition:
                 self._exits.append((step, reason))
             self._exit[places[self._exit[places] == 0]] = 1 + self._exits.index((step, reason))
 
+    def multiply(self, step: str, reason: str, parts: pd.DataFrame) -> None:
+        """Put several samples in the place of each one that is still in; at most once.
+
+        Args:
+            parts: sample_id and, as `of`, the one whose place it takes; at least one for each that is still in.
+        """
+        places = np.array([self._place[sample] for sample in parts["of"]], dtype=np.int64)
+        out = np.flatnonzero(self._exit > 0)
+        order = np.argsort(np.concatenate([places, out]), kind="stable")
+        made = self.index.iloc[places].assign(**{SAMPLE_ID: parts[SAMPLE_ID].to_numpy()})
+        further = pd.Series(places).duplicated().to_numpy()
+        self._further, self._further_of = int(further.sum()), made.loc[further, SUBJECT_ID].nunique()
+        exits = np.concatenate([np.zeros(len(places), dtype=np.int64), self._exit[out]])
+        self.index = pd.concat([made, self.index.iloc[out]]).iloc[order].reset_index(drop=True)
+        self._exit = exits[order]
+        self._place = {sample: place for place, sample in enumerate(self.index[SAMPLE_ID])}
+        self._exits.append((step, reason))
+        self._further_exit = len(self._exits)
+        self._samples = None
+
     def left(self) -> pd.DataFrame:
         """Every sample that is out, in the order of the index: sample_id, subject_id, step, reason."""
         out = self._exit > 0
@@ -84,11 +107,14 @@ class Attrition:
         """attrition.csv: step, reason, samples, subjects.
 
         The first row counts all index events, the last the cohort; each row between counts samples that left and the
-        patients they are of. Samples add up exactly; a patient may be in several rows.
+        patients they are of. Samples add up exactly; a patient may be in several rows. Where an index event made
+        several samples, those beyond the first are a row with a minus: they came.
         """
         subjects = self.index[SUBJECT_ID].to_numpy()
-        rows = [(INDEX_STEP, "", len(subjects), len(np.unique(subjects)))]
+        rows = [(INDEX_STEP, "", len(subjects) - self._further, len(np.unique(subjects)))]
         for number, (step, reason) in enumerate(self._exits, start=1):
+            if number == self._further_exit and self._further:
+                rows.append((step, reason, -self._further, self._further_of))
             gone = subjects[self._exit == number]
             if len(gone):
                 rows.append((step, reason, len(gone), len(np.unique(gone))))
@@ -99,7 +125,9 @@ class Attrition:
     def in_one_line(self) -> str:
         """The table as a sentence, for an error."""
         first, *gone, last = self.table().itertuples(index=False)
-        parts = [f"{row.samples:,} left at {row.step} ({row.reason})" for row in gone]
+        parts = [
+            f"{abs(row.samples):,} {'left' if row.samples > 0 else 'came'} at {row.step} ({row.reason})" for row in gone
+        ]
         return f"of {first.samples:,} {first.step}, {', '.join(parts) or 'none left'}; {last.samples:,} remain"
 
     def quarantine(self) -> pd.DataFrame:

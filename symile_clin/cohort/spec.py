@@ -18,7 +18,16 @@ from pydantic import (
 )
 
 from symile_clin.modalities.base import Modality, RoomOptions
-from symile_clin.schema import SAMPLE_COLUMNS, present_column
+from symile_clin.schema import (
+    ADMISSION_TYPE,
+    AGE_BAND,
+    ANCHOR_YEAR_GROUP,
+    GENDER,
+    RACE,
+    SAMPLE_COLUMNS,
+    SUBJECT_ID,
+    present_column,
+)
 from symile_clin.strict import (
     Strict,
     apply_overrides,
@@ -30,12 +39,18 @@ from symile_clin.strict import (
     validate,
 )
 
-Take = Literal["earliest", "latest", "nearest"]
+Take = Literal["earliest", "latest", "nearest", "all"]
 OnUnreadable = Literal["drop", "next"]
-SplitRule = Literal["subject", "admission_then_drop"]
+SplitRule = Literal["subject", "admission_then_drop", "anchor_year_group"]
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-#: Events that make samples, each with the times that windows may be measured from.
-INDEX_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {"admission": ("admittime",)}
+#: Events that make samples, each with the times that windows may be measured from; a named table has its own.
+INDEX_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "admission": ("admittime", "dischtime", "deathtime", "edregtime", "edouttime"),
+    "icu_stay": ("intime", "outtime"),
+    "table": (),
+}
+#: What samples can be alike in, beside their modalities' columns.
+INDEX_GROUPS: Final = (GENDER, AGE_BAND, RACE, ADMISSION_TYPE, ANCHOR_YEAR_GROUP)
 #: Keys of a modality that are not its room's own.
 _MODALITY_KEYS: Final = ("room", "window", "take")
 
@@ -74,17 +89,49 @@ def _parse_size(value: object) -> int | float | Literal["rest"]:
 Size = Annotated[int | float | Literal["rest"], BeforeValidator(_parse_size)]
 
 
+def _parse_share(value: object) -> object:
+    if isinstance(value, list | tuple):
+        if not value or not all(isinstance(group, str) for group in value) or len(set(value)) < len(value):
+            raise ValueError("not a list of anchor_year_groups, such as ['2008 - 2010', '2011 - 2013']")
+        return tuple(value)
+    return _parse_size(value)
+
+
+#: What a split gets: a size, or the anchor_year_groups that it takes.
+Share = Annotated[int | float | Literal["rest"] | tuple[str, ...], BeforeValidator(_parse_share)]
+
+
 class IndexSpec(Strict):
-    """What makes a sample, and the time its windows are measured from."""
+    """What makes a sample, and the time its windows are measured from.
+
+    Attributes:
+        event: "admission", "icu_stay", or "table" for a table that the user names.
+        time: a column of that table.
+        path: of the named table: CSV, gzipped CSV or Parquet; a relative one starts at the working directory.
+        id: column of the named table that identifies its events.
+    """
 
     event: str
     time: str
+    path: str | None = None
+    id: str | None = None
 
     @model_validator(mode="after")
     def _known(self) -> IndexSpec:
         times = INDEX_EVENTS.get(self.event)
         if times is None:
             raise ValueError(f"unknown event '{self.event}' ({nearest(self.event, INDEX_EVENTS)})")
+        named = (self.path, self.id)
+        if self.event == "table":
+            if None in named:
+                raise ValueError(
+                    "event 'table' needs 'path', the file, and 'id', the column that identifies its events"
+                )
+            if len({self.id, self.time, SUBJECT_ID}) < 3:
+                raise ValueError(f"'id' and 'time' are two columns other than {SUBJECT_ID}")
+            return self
+        if named != (None, None):
+            raise ValueError(f"'path' and 'id' are keys of event 'table', not of '{self.event}'")
         if self.time not in times:
             raise ValueError(f"unknown time '{self.time}' of {self.event} ({nearest(self.time, times)})")
         return self
@@ -115,28 +162,40 @@ class ModalitySpec(Strict):
 
 
 class SplitsSpec(Strict):
-    """How samples are split: by a rule and sizes, or as a file says.
+    """How samples are split: by a rule and sizes, by year, or as a file says.
 
     Attributes:
+        stratify: columns whose values together make strata that are split in proportion; with `by: subject`.
         given: path of a CSV or Parquet file with hadm_id and split; the spec's key is `from`.
     """
 
     by: SplitRule | None = None
-    train: Size | None = None
-    val: Size | None = None
-    test: Size | None = None
+    train: Share | None = None
+    val: Share | None = None
+    test: Share | None = None
     seed: NonNegativeInt = 0
+    stratify: tuple[str, ...] = ()
     given: str | None = Field(default=None, alias="from")
 
     @model_validator(mode="after")
     def _one_way(self) -> SplitsSpec:
         sizes = (self.train, self.val, self.test)
+        if self.stratify and self.by != "subject":
+            raise ValueError("'stratify' goes with 'by: subject'")
         if self.given is not None:
             if self.by is not None or any(size is not None for size in sizes):
                 raise ValueError("'from' takes the splits of a file; leave out by, train, val and test")
             return self
         if self.by is None or any(size is None for size in sizes):
             raise ValueError("give by, train, val and test, or 'from: FILE'")
+        listed = [size for size in sizes if isinstance(size, tuple)]
+        if len(listed) != (3 if self.by == "anchor_year_group" else 0):
+            raise ValueError("anchor_year_group lists the groups of train, val and test; other rules take sizes")
+        if listed:
+            groups = [group for size in listed for group in size]
+            if len(set(groups)) < len(groups):
+                raise ValueError("an anchor_year_group is in two splits")
+            return self
         if self.by == "admission_then_drop" and (self.test != "rest" or "rest" in (self.train, self.val)):
             raise ValueError("admission_then_drop draws train, then val; test is what remains: write 'test: rest'")
         shares = [size for size in sizes if isinstance(size, float)]
@@ -148,19 +207,53 @@ class SplitsSpec(Strict):
         return self
 
 
+class RequireSpec(Strict):
+    """What a sample needs.
+
+    Attributes:
+        all: modalities without which there is no sample.
+        at_least: how many modalities it needs, these among them; None if they are enough.
+    """
+
+    all: tuple[str, ...] = ()
+    at_least: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> RequireSpec:
+        if not self.all and self.at_least is None:
+            raise ValueError("nothing is required; list modalities, or write {at_least: 2}")
+        if self.at_least is not None and self.at_least <= len(self.all):
+            raise ValueError(f"'at_least: {self.at_least}' adds nothing to the {len(self.all)} of 'all'; leave it out")
+        return self
+
+
+def _parse_require(value: object) -> object:
+    return {"all": value} if isinstance(value, list | tuple) else value
+
+
+def _write_require(require: RequireSpec) -> list[str] | dict[str, Any]:
+    every = list(require.all)
+    return every if require.at_least is None else {"all": every, "at_least": require.at_least}
+
+
 class CandidatesSpec(Strict):
-    """The fixed lists that each query is ranked against."""
+    """The fixed lists that each query is ranked against.
+
+    Attributes:
+        matched: also draw lists of negatives that are like the query, for the queries that have enough of them.
+    """
 
     target: str
     n: Annotated[int, Field(ge=2, le=10_000)]
     seed: NonNegativeInt = 0
+    matched: bool = True
 
 
 class CohortSpec(Strict):
     """A whole cohort.
 
     Attributes:
-        require: modalities without which there is no sample.
+        require: which modalities a sample needs.
         on_unreadable: what becomes of a sample whose chosen file is there but cannot be read, in the rooms that would
             not go on to the next file by themselves: "drop" it, or take the "next" one.
         preset: the config that `train` takes by default.
@@ -169,7 +262,7 @@ class CohortSpec(Strict):
     name: Name
     index: IndexSpec
     modalities: Annotated[dict[Name, ModalitySpec], Field(min_length=2)]
-    require: Annotated[tuple[str, ...], Field(min_length=1)]
+    require: Annotated[RequireSpec, BeforeValidator(_parse_require), PlainSerializer(_write_require)]
     on_unreadable: OnUnreadable = "drop"
     splits: SplitsSpec
     candidates: CandidatesSpec
@@ -177,12 +270,26 @@ class CohortSpec(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> CohortSpec:
-        for name in (*self.require, self.candidates.target):
+        for name in (*self.require.all, self.candidates.target):
             if name not in self.modalities:
                 raise ValueError(f"'{name}' is not among the modalities ({nearest(name, self.modalities)})")
-        if self.candidates.target not in self.require:
-            raise ValueError(f"the target of the candidates, '{self.candidates.target}', must be in require")
+        if (self.require.at_least or 0) > len(self.modalities):
+            raise ValueError(f"'require.at_least' is {self.require.at_least}, of {len(self.modalities)} modalities")
         return self
+
+    @model_validator(mode="after")
+    def _one_each(self) -> CohortSpec:
+        every = [name for name, one in self.modalities.items() if one.take == "all"]
+        if len(every) > 1:
+            raise ValueError(f"'take: all' can make samples of one modality only, not of {' and '.join(every)}")
+        if every and every[0] not in self.require.all:
+            raise ValueError(f"each sample has an event of '{every[0]}', which takes all: list it in require")
+        return self
+
+    @property
+    def sampled(self) -> str | None:
+        """The modality of which every event makes a sample; None if index events do."""
+        return next((name for name, one in self.modalities.items() if one.take == "all"), None)
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, defaults filled in, that `parse_spec` turns into an equal spec."""
@@ -229,6 +336,14 @@ def parse_spec(raw: Mapping[str, Any], rooms: Mapping[str, type[Modality]], *, s
             if column in owners:
                 found.append(f"'modalities.{name}': its column '{column}' is already one of {owners[column]}")
             owners[column] = f"'{name}'"
+        if modality.keyed and spec.modalities[name].take == "all":
+            found.append(f"'modalities.{name}.take': all needs one event per sample, and {name} has one per item")
+    groups = [*INDEX_GROUPS, *(column for column in owners if column not in SAMPLE_COLUMNS)]
+    found += [
+        f"'splits.stratify': no column '{column}' ({nearest(column, groups)})"
+        for column in spec.splits.stratify
+        if column not in groups
+    ]
     if found:
         raise_problems(found, source=source)
     return spec

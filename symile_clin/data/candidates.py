@@ -111,6 +111,38 @@ def draw_candidates(
     )
 
 
+def draw_matched(
+    rows: NDArray[np.int64],
+    subjects: NDArray[np.int64],
+    alike: NDArray[np.int64],
+    *,
+    n: int,
+    rng: np.random.Generator,
+) -> CandidateLists:
+    """Lists of `n` whose negatives are like the query: drawn uniformly from its group, never of its own patient.
+
+    A query with fewer than `n` - 1 such negatives has no list.
+
+    Args:
+        rows: (q,) sample rows of the split; each may be a query.
+        subjects: (q,) their patients.
+        alike: (q,) number of the group each is in; negative for none.
+    """
+    chosen: list[NDArray[np.int64]] = []
+    members = {int(number): np.flatnonzero(alike == number) for number in np.unique(alike[alike >= 0])}
+    for query in range(len(rows)):
+        group = members.get(int(alike[query]), np.empty(0, dtype=np.int64))
+        allowed = group[subjects[group] != subjects[query]]
+        if len(allowed) >= n - 1:
+            chosen.append(np.append(query, rng.choice(allowed, size=n - 1, replace=False)))
+    places = np.array(chosen, dtype=np.int64).reshape(-1, n)
+    return CandidateLists(
+        query_row=rows[places[:, 0]],
+        candidate_rows=rows[places],
+        same_subject=subjects[places] == subjects[places[:, :1]],
+    )
+
+
 def write_candidates(path: Path, lists: CandidateLists) -> None:
     """Write candidates/<split>.parquet."""
     columns = {

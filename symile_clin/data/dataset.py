@@ -27,7 +27,7 @@ class Batch:
 
     Attributes:
         inputs: encoder inputs by modality, each (b, ...).
-        present: by modality (b,) bool; where false, the input is a placeholder.
+        present: by modality (b,) bool; where false, the input is a placeholder: zeros.
         row: (b,) int64, rows of samples.parquet.
     """
 
@@ -83,14 +83,13 @@ class CohortDataset(Dataset[Batch]):
 
     def fetch(self, rows: Rows, *, rng: np.random.Generator | None) -> Batch:
         """Samples `rows` in that order, augmented if there is an `rng`."""
-        inputs = {}
+        inputs, present = {}, {}
         for name, modality in self.modalities.items():
-            arrays = {key: array.take(rows) for key, array in self._arrays[name].items()}
-            columns = {column: self._columns[column][rows] for column in modality.input_columns}
-            inputs[name] = modality.to_input({**arrays, **columns}, rng)
-        present = {
-            name: torch.from_numpy(self._columns[present_column(name)][rows].astype(np.bool_)) for name in inputs
-        }
+            here = self._columns[present_column(name)][rows].astype(np.bool_)
+            arrays = {key: array.take(rows[here]) for key, array in self._arrays[name].items()}
+            columns = {column: self._columns[column][rows[here]] for column in modality.input_columns}
+            inputs[name] = _among_zeros(modality.to_input({**arrays, **columns}, rng), torch.from_numpy(here))
+            present[name] = torch.from_numpy(here)
         return Batch(inputs=inputs, present=present, row=torch.from_numpy(rows))
 
     @cached_property
@@ -104,12 +103,22 @@ class CohortDataset(Dataset[Batch]):
     def _columns(self) -> dict[str, np.ndarray[Any, Any]]:
         names = [column for modality in self.modalities.values() for column in modality.input_columns]
         names += [present_column(name) for name in self.modalities]
-        return {name: self.cohort.samples[name].to_numpy() for name in names}
+        # null where the modality is absent, and there it is not asked for
+        return {name: self.cohort.samples[name].fillna(0).to_numpy() for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes open the arrays themselves: a pickled memory map would carry all of its data.
         kept = ("cohort", "modalities", "rows", "_columns")
         return {name: value for name, value in self.__dict__.items() if name in kept}
+
+
+def _among_zeros(inputs: Tensor, here: Tensor) -> Tensor:
+    """Inputs of the samples that are `here`, and zeros for the others."""
+    if here.all():
+        return inputs
+    whole = inputs.new_zeros((len(here), *inputs.shape[1:]))
+    whole[here] = inputs
+    return whole
 
 
 def training_loader(

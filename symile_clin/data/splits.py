@@ -1,7 +1,8 @@
-"""Which samples train, validate and test: drawn by whole patients, as the paper did it, or as a file says."""
+"""Which samples train, validate and test: drawn by whole patients, as the paper did it, by year, or as a file says."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from symile_clin.data.strata import strata
 from symile_clin.errors import CohortError, ConfigError
 from symile_clin.rng import stream
-from symile_clin.schema import HADM_ID, SAMPLE_ID, SPLIT, SPLITS, SUBJECT_ID, Split
+from symile_clin.schema import ANCHOR_YEAR_GROUP, HADM_ID, INDEX_TIME, SAMPLE_ID, SPLIT, SPLITS, SUBJECT_ID, Split
+from symile_clin.strict import nearest
 
 #: A count of samples, a share of them, or what the other splits leave.
 Size = int | float | Literal["rest"]
@@ -19,22 +22,27 @@ Size = int | float | Literal["rest"]
 Drawn = dict[str, Split]
 PATIENT_ELSEWHERE: Final = "patient in another split"
 NOT_GIVEN: Final = "not in the given splits"
+NOT_LISTED: Final = "anchor_year_group of no split"
 
 
-def draw_by_subject(samples: pd.DataFrame, *, train: Size, val: Size, test: Size, seed: int) -> Drawn:
+def draw_by_subject(
+    samples: pd.DataFrame, *, train: Size, val: Size, test: Size, seed: int, stratify: Sequence[str] = ()
+) -> Drawn:
     """Whole patients in seeded order: a split takes the next patient until its size is reached.
 
     A split may exceed its size by what its last patient has too many. No sample is left out.
 
     Args:
         samples: sample_id, subject_id, in any order.
+        stratify: columns, of which the samples' values together make a stratum; each is split in proportion. A patient
+            with several samples belongs to the stratum of the earliest.
 
     Raises:
         CohortError: a split would be empty.
     """
     sizes = _targets(len(samples), {"train": train, "val": val, "test": test})
     of_subject = samples.groupby(SUBJECT_ID, sort=True).size()
-    order = stream(seed, "splits", "subject").permutation(len(of_subject))
+    order = _order(of_subject, _strata_of_subjects(samples, stratify) if stratify else None, seed)
     subjects, running = of_subject.index.to_numpy()[order], np.cumsum(of_subject.to_numpy()[order])
     split_of = np.full(len(subjects), _rest(sizes), dtype=object)
     first = 0
@@ -50,6 +58,63 @@ def draw_by_subject(samples: pd.DataFrame, *, train: Size, val: Size, test: Size
     result: Drawn = {sample: by_subject[subject] for sample, subject in _pairs(samples)}
     _check_filled(result, samples, sizes)
     return result
+
+
+def _order(of_subject: pd.Series, stratum: NDArray[np.int64] | None, seed: int) -> NDArray[np.int64]:
+    """Places of patients in the order in which splits take them.
+
+    With strata every stratum's patients are spread evenly over the order, from a seeded start, so that any stretch of
+    it holds its share of each: systematic sampling.
+
+    Args:
+        of_subject: samples of each patient.
+        stratum: of each patient.
+    """
+    if stratum is None:
+        return stream(seed, "splits", "subject").permutation(len(of_subject))
+    weight = of_subject.to_numpy(dtype=np.float64)
+    place = np.empty(len(weight))
+    for number in np.unique(stratum):
+        rng = stream(seed, "splits", "stratum", int(number))
+        mine = rng.permutation(np.flatnonzero(stratum == number))
+        reached = np.cumsum(weight[mine])
+        place[mine] = (reached / reached[-1] + rng.random()) % 1
+    return np.lexsort((stream(seed, "splits", "subject").permutation(len(place)), place))
+
+
+def _strata_of_subjects(samples: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    """The stratum of each patient's earliest sample, in the order of subject_id."""
+    numbered = samples[[SUBJECT_ID, INDEX_TIME, SAMPLE_ID]].assign(stratum=strata(samples, columns))
+    first = numbered.sort_values([SUBJECT_ID, INDEX_TIME, SAMPLE_ID]).drop_duplicates(SUBJECT_ID)
+    return first["stratum"].to_numpy(dtype=np.int64)
+
+
+def draw_by_anchor_year_group(
+    samples: pd.DataFrame, *, train: Sequence[str], val: Sequence[str], test: Sequence[str]
+) -> Drawn:
+    """Splits in time: each takes the samples of some of MIMIC's three-year groups, whose years are true ones.
+
+    A patient has one group, so splits are by patient. Samples of other groups belong to no split.
+
+    Args:
+        samples: sample_id, anchor_year_group.
+
+    Raises:
+        ConfigError: a group that no sample has.
+    """
+    groups = {"train": train, "val": val, "test": test}
+    there = sorted(samples[ANCHOR_YEAR_GROUP].dropna().astype(str).unique())
+    for split, listed in groups.items():
+        for group in listed:
+            if group not in there:
+                raise ConfigError(
+                    f"'splits.{split}' lists the anchor_year_group '{group}', which no sample has "
+                    f"({nearest(group, there)})",
+                    expected=f"some of {', '.join(there)}",
+                )
+    split_of: dict[str, Split] = {group: split for split in SPLITS for group in groups[split]}
+    pairs = zip(samples[SAMPLE_ID], samples[ANCHOR_YEAR_GROUP].astype(object), strict=True)
+    return {sample: split_of[group] for sample, group in pairs if isinstance(group, str) and group in split_of}
 
 
 def draw_admission_then_drop(samples: pd.DataFrame, *, train: Size, val: Size, seed: int) -> Drawn:

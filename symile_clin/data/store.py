@@ -130,12 +130,19 @@ class Cohort:
         state: dict[str, Any] = files.read_json(self.path / STATE_DIR / f"{modality}.json")
         return state
 
-    def candidates(self, split: Split, *, other_subjects: bool = False) -> CandidateLists:
-        """The fixed candidate lists of a split, as drawn, or without the query's own patient."""
-        name = f"{split}_other_subjects" if other_subjects else split
+    def candidates(self, split: Split, *, other_subjects: bool = False, matched: bool = False) -> CandidateLists:
+        """The fixed candidate lists of a split: as drawn, without the query's own patient, or of negatives like it.
+
+        Matched lists are without the query's own patient, too, and there may be fewer of them than queries.
+
+        Raises:
+            NotFoundError: the cohort has none for that split.
+        """
+        name = f"{split}_matched" if matched else f"{split}_other_subjects" if other_subjects else split
         path = self.path / CANDIDATES_DIR / f"{name}.parquet"
         if not path.is_file():
-            raise NotFoundError(f"cohort {self.name} has no candidate lists for '{name}'", remedy="Use val or test")
+            remedy = "Draw shorter ones with --set candidates.n=..." if matched else "Use val or test"
+            raise NotFoundError(f"cohort {self.name} has no candidate lists for '{name}'", remedy=remedy)
         return read_candidates(path)
 
 

@@ -67,12 +67,42 @@ def test_all_problems_are_listed_at_once_each_with_the_nearest_name() -> None:
     [
         ("require=[cxr, egc]", "did you mean 'ecg'"),
         ("candidates.target=cxrr", "did you mean 'cxr'"),
-        ("require=[ecg, labs]", "must be in require"),
+        ("require=[ecg, labs]", None),
+        ("require=[]", "nothing is required"),
+        ("require={all: [cxr]}", None),
+        ("require={at_least: 2}", None),
+        ("require={all: [cxr], at_least: 2}", None),
+        ("require={all: [cxr, ecg], at_least: 2}", "adds nothing to the 2"),
+        ("require={at_least: 4}", "is 4, of 3 modalities"),
+        ("require={at_last: 2}", "did you mean 'at_least'"),
+        ("require={all: [egc], at_least: 2}", "did you mean 'ecg'"),
+        ("modalities.cxr.take=all", None),
+        ("modalities.labs.take=all", "one per item"),
+        ("index={event: icu_stay, time: intime}", None),
+        ("index={event: icu_stay, time: admittime}", "unknown time 'admittime' of icu_stay"),
+        ("index={event: icu_stay, time: intime, path: a.csv}", "keys of event 'table'"),
+        ("index={event: table, time: when}", "needs 'path'"),
+        ("index={event: table, time: when, path: a.csv, id: when}", "two columns"),
+        ("index={event: table, time: when, path: a.csv, id: visit}", None),
+        ("splits.stratify=[gender, age_band, cxr_view]", None),
+        ("splits.stratify=[gendr]", "did you mean 'gender'"),
+        ("splits.stratify=[subject_id]", "no column 'subject_id'"),
+        (
+            "splits={by: admission_then_drop, train: 5, val: 1, test: rest, stratify: [gender]}",
+            "goes with 'by: subject'",
+        ),
+        ("splits={by: anchor_year_group, train: ['a', 'b'], val: ['c'], test: ['d']}", None),
+        ("splits={by: anchor_year_group, train: ['a', 'b'], val: ['b'], test: ['d']}", "is in two splits"),
+        ("splits={by: anchor_year_group, train: ['a'], val: 0.1, test: rest}", "lists the groups"),
+        ("splits={by: anchor_year_group, train: 0.8, val: 0.1, test: rest}", "lists the groups"),
+        ("splits={by: subject, train: ['a'], val: ['b'], test: ['c']}", "lists the groups"),
+        ("splits={by: anchor_year_group, train: ['a'], val: [], test: ['c']}", "not a list of anchor_year_groups"),
+        ("candidates.matched=perhaps", "candidates.matched"),
         ("modalities.cxr.room=xray", "unknown room 'xray'"),
         ("modalities.cxr.window.start=80h", "'end' is not after 'start'"),
         ("modalities.cxr.long_side=16", "'long_side' is less"),
         ("modalities.labs.items=[1, 1]", "repeated"),
-        ("index.time=dischtime", "did you mean 'admittime'"),
+        ("index.time=admitime", "did you mean 'admittime'"),
         ("splits.test=0.3", "'rest', or three shares"),
         ("splits.val=rest", "'rest', or three shares"),
         ("splits.train=0.9", "nothing for 'rest'"),
@@ -108,3 +138,27 @@ def test_two_modalities_of_one_room_live_in_one_cohort() -> None:
 def test_an_unknown_spec_suggests_the_nearest() -> None:
     with pytest.raises(NotFoundError, match="symile_mimic"):
         load_spec("symile_mimc", (), ROOMS)
+
+
+def test_only_one_modality_can_take_all_and_it_is_required() -> None:
+    with pytest.raises(ConfigError, match="one modality only, not of cxr and ecg"):
+        tiny_spec("modalities.cxr.take=all", "modalities.ecg.take=all")
+    with pytest.raises(ConfigError, match="list it in require"):
+        tiny_spec("modalities.cxr.take=all", "require={all: [ecg], at_least: 2}")
+    assert tiny_spec("modalities.cxr.take=all").sampled == "cxr"
+    assert tiny_spec().sampled is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "require={all: [cxr], at_least: 2}",
+        "index={event: table, time: when, path: a.csv, id: visit}",
+        "splits={by: anchor_year_group, train: ['a', 'b'], val: ['c'], test: ['d']}",
+        "splits.stratify=[gender]",
+        "modalities.ecg.take=all",
+    ],
+)
+def test_every_form_resolves_to_what_loads_again(override: str) -> None:
+    spec = tiny_spec(override)
+    assert parse_spec(spec.resolved(), ROOMS, source="again") == spec

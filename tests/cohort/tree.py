@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from symile_clin.cohort.build import Assembled, assemble
-from symile_clin.cohort.index import INDEX_TABLES
+from symile_clin.cohort.index import index_tables
 from symile_clin.cohort.spec import CohortSpec, parse_spec
 from symile_clin.cohort.workers import Workers
 from symile_clin.modalities.cxr.tables import CHEXPERT, FINDINGS, METADATA
@@ -28,12 +28,13 @@ from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.catalog import Catalog
 from symile_clin.sources.duckdb_catalog import DuckDbCatalog
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
+from symile_clin.sources.icu import ICUSTAYS
 from symile_clin.sources.tables import TableSpec
 from symile_clin.strict import apply_overrides
 
 ADMITTED = datetime(2150, 3, 1, 12)
 HOUR = timedelta(hours=1)
-TABLES = (PATIENTS, ADMISSIONS, LABEVENTS, D_LABITEMS, METADATA, CHEXPERT, RECORDS)
+TABLES = (PATIENTS, ADMISSIONS, ICUSTAYS, LABEVENTS, D_LABITEMS, METADATA, CHEXPERT, RECORDS)
 DAY_AROUND = {"start": "-24h", "end": "24h", "include_start": True, "include_end": True}
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -93,6 +94,12 @@ class Tree:
             {"subject_id": subject, "hadm_id": hadm, "admittime": time, "admission_type": "URGENT", "race": "WHITE"}
         )
 
+    def icu_stay(self, subject: int, hadm: int, stay: int, time: datetime = ADMITTED, **columns: Any) -> None:
+        """An intensive care stay."""
+        self.rows["icustays"].append(
+            {"subject_id": subject, "hadm_id": hadm, "stay_id": stay, "intime": time, **columns}
+        )
+
     def xray(
         self, subject: int, study: int, time: datetime, *, image: int = 0, view: str = "AP",
         content: bytes | None = None, labels: int = 1, file: bool = True, **columns: Any,
@@ -149,6 +156,8 @@ class Tree:
     def write(self) -> dict[str, Path]:
         """Write the tables; returns the source directories."""
         for spec in TABLES:
+            if spec is ICUSTAYS and not self.rows[spec.name]:
+                continue  # a module that its own users download
             suffix = "" if spec is RECORDS else ".gz"
             write_table(self.roots[spec.source] / f"{spec.path}{suffix}", spec, self.rows[spec.name])
         return self.roots
@@ -177,10 +186,10 @@ def tiny_spec(*overrides: str) -> CohortSpec:
     return parse_spec(apply_overrides(SPEC, overrides), ROOMS, source="tiny")
 
 
-def open_catalog(roots: Mapping[str, Path], cache: Path) -> Catalog:
-    """The tree's tables."""
-    tables = {spec.name: spec for room in ROOMS.values() for spec in room.tables}
-    specs = [*INDEX_TABLES, *tables.values()]
+def open_catalog(roots: Mapping[str, Path], cache: Path, spec: CohortSpec | None = None) -> Catalog:
+    """The tree's tables, as far as a spec needs them; the tiny one's by default."""
+    tables = {table.name: table for room in ROOMS.values() for table in room.tables}
+    specs = [*index_tables((spec or tiny_spec()).index), *tables.values()]
     return DuckDbCatalog(ParquetCache(specs, roots=roots, directory=cache, progress=Quiet()), threads=1)
 
 
@@ -189,7 +198,7 @@ def build(tree: Tree, *overrides: str, workers: int = 1) -> Assembled:
     spec = tiny_spec(*overrides)
     scratch = tree.root / "scratch"
     number = len(list(tree.root.glob("scratch*")))
-    with open_catalog(tree.write(), tree.root / "cache") as catalog, Workers(workers) as pool:
+    with open_catalog(tree.write(), tree.root / "cache", spec) as catalog, Workers(workers) as pool:
         return assemble(
             spec, spec.make_modalities(ROOMS), catalog=catalog, work=scratch.with_name(f"scratch{number}"),
             workers=pool, progress=Quiet(),

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -32,8 +33,21 @@ def test_fetch_gives_the_rows_asked_for_in_their_order(tmp_path: Path, parts: in
     for name in NAMES:
         stored = dataset.cohort.array(name, "vector")
         for position, row in enumerate(rows.tolist()):
-            np.testing.assert_array_equal(batch.inputs[name][position].numpy(), stored.take(np.array([row]))[0])
+            expected = np.zeros(6) if row == 3 else stored.take(np.array([row]))[0]
+            np.testing.assert_array_equal(batch.inputs[name][position].numpy(), expected)
         assert batch.present[name].tolist() == [True, False, True, True, False]
+
+
+def test_an_absent_modality_is_zeros_whatever_its_columns_lack(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path)
+    gain = pd.array([None if row == 3 else 2 for row in range(len(dataset.cohort.samples))], dtype="Int64")
+    dataset.cohort.samples["red_gain"] = gain
+    some, none = (dataset.fetch(np.array(rows), rng=stream(0, "test")) for rows in ([2, 3, 4], [3, 3]))
+    assert some.present["red"].tolist() == [True, False, True]
+    assert not some.inputs["red"][1].any()
+    assert torch.equal(some.inputs["red"][[0, 2]], dataset.fetch(np.array([2, 4]), rng=stream(0, "test")).inputs["red"])
+    assert none.inputs["red"].shape == (2, 6)
+    assert not none.inputs["red"].any()
 
 
 def test_the_columns_a_modality_asks_for_reach_it(tmp_path: Path) -> None:
