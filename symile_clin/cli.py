@@ -41,11 +41,27 @@ def _run(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
         click.echo(json.dumps(result.record(), allow_nan=False))
     elif not quiet:
         click.echo(result.text())
+    code = getattr(result, "exit_code", 0)  # of commands whose answer may be no
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 def _output_options(command: Command) -> Command:
     command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
     return click.option("--quiet", is_flag=True, help="Print nothing but errors (and --json's object).")(command)
+
+
+def _source_options(command: Command) -> Command:
+    for name, text in reversed(
+        (
+            ("--mimic-iv", "MIMIC-IV: the folder with hosp/ in it."),
+            ("--mimic-cxr", "MIMIC-CXR-JPG: the folder with files/ and the metadata tables."),
+            ("--mimic-cxr-dicom", "MIMIC-CXR, for specs with files: dicom: the folder with files/."),
+            ("--mimic-ecg", "MIMIC-IV-ECG: the folder with files/ and record_list.csv."),
+        )
+    ):
+        command = click.option(name, type=FOLDER, help=text)(command)
+    return command
 
 
 def _tracking_options(command: Command) -> Command:
@@ -101,21 +117,36 @@ def cohort() -> None:
 @cohort.command("build")
 @click.argument("spec", required=False)
 @click.option("--demo", is_flag=True, help="Write synthetic patients first and build from them.")
-@click.option("--mimic-iv", type=FOLDER, help="MIMIC-IV: the folder with hosp/ in it.")
-@click.option("--mimic-cxr", type=FOLDER, help="MIMIC-CXR-JPG: the folder with files/ and the metadata tables.")
-@click.option("--mimic-cxr-dicom", type=FOLDER, help="MIMIC-CXR, for specs with files: dicom: the folder with files/.")
-@click.option("--mimic-ecg", type=FOLDER, help="MIMIC-IV-ECG: the folder with files/ and record_list.csv.")
+@_source_options
 @click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/<name>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and what it would cost; write nothing.")
 @_override_option
 @_tracking_options
 @_output_options
-def cohort_build(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+def cohort_build(tracking_uri: str, no_tracking: bool, dry_run: bool, **arguments: Any) -> None:
     """Join the sources into a cohort.
 
     SPEC is a name in cohorts/ or a YAML file; symile_mimic if left out.
     """
-    _run("build_cohort", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+    command = "plan_cohort" if dry_run else "build_cohort"
+    _run(command, tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cohort.command("check")
+@click.argument("spec", required=False)
+@_source_options
+@click.option("--out", type=FOLDER, help="Where the cohort would be.  [default: data/cohorts/<name>]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes of the build.  [default: all cores]")
+@_override_option
+@_output_options
+def cohort_check(**arguments: Any) -> None:
+    """Look at the sources before a build: what is missing, and what the build will cost.
+
+    Takes at most half a minute, whatever the size of the sources, and writes nothing. Leaves with 0 if the build can
+    start and 3 if not. SPEC is as in `cohort build`.
+    """
+    _run("check_cohort", **arguments)
 
 
 @cohort.command("describe")
@@ -140,6 +171,20 @@ def cohort_diff(**arguments: Any) -> None:
     Which samples entered, left or changed from A to B, and which rule did it. B may be an imported release.
     """
     _run("diff_cohorts", **arguments)
+
+
+@cohort.command("verify")
+@click.argument("cohort", required=False, type=FOLDER)
+@click.option("--sources", is_flag=True, help="Also read the given sources again: what changed since the build?")
+@_source_options
+@_output_options
+def cohort_verify(**arguments: Any) -> None:
+    """Read every file of a cohort again.
+
+    Names each file that is not as it was built; proves that splits share no patient and that candidate lists are whole.
+    Leaves with 3 if there is any finding. COHORT is a cohort directory; the newest if left out.
+    """
+    _run("verify_cohort", **arguments)
 
 
 @cohort.command("import")
@@ -258,7 +303,7 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; print its errors as one line; return the exit code."""
     try:
-        cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False)
+        code = cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False)
     except click.exceptions.Abort:
         return _fail("Interrupted.", 130)
     except click.UsageError as error:
@@ -277,7 +322,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{place}.", 1)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,7 +13,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: Rooms, and the two places that may name them: the registry and the sources, by their options and release names.
 NAMES_MODALITIES = {"modalities/registry.py"}
 SOURCE_OPTIONS = {"mimic_iv", "mimic_cxr", "mimic_ecg", "mimic-iv", "mimic-cxr", "mimic-ecg", "mimic-iv-ecg"}
-RELEASE_NAMES = {"MIMIC-CXR", "MIMIC-IV-ECG", "cxr-record-list.csv"}
+RELEASE_NAMES = {"MIMIC-CXR", "MIMIC-IV-ECG"}
 MODALITY = re.compile(r"(?:^|[^a-z])(?:cxrs?|ecgs?|labs?)(?:[^a-z]|$)", re.IGNORECASE)
 HEAVY = ("torch", "mlflow", "pandas", "ibis", "duckdb", "matplotlib", "numpy")
 

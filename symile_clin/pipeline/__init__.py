@@ -14,24 +14,30 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
     from symile_clin.pipeline.evaluation import evaluate as evaluate
+    from symile_clin.pipeline.plan import plan_cohort as plan_cohort
+    from symile_clin.pipeline.preflight import check_cohort as check_cohort
     from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
     from symile_clin.pipeline.server import ui as ui
     from symile_clin.pipeline.session import demo as demo
     from symile_clin.pipeline.synthesis import synth as synth
     from symile_clin.pipeline.training import train as train
+    from symile_clin.pipeline.verification import verify_cohort as verify_cohort
 
 _HOME = {
     "build_cohort": "cohorts",
+    "check_cohort": "preflight",
     "describe_cohort": "describe",
     "demo": "session",
     "diff_cohorts": "difference",
     "evaluate": "evaluation",
     "export_cohort": "release",
     "import_cohort": "release",
+    "plan_cohort": "plan",
     "synth": "synthesis",
     "train": "training",
     "ui": "server",
+    "verify_cohort": "verification",
 }
 
 

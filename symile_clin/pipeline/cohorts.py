@@ -10,12 +10,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from symile_clin import __version__, files
+from symile_clin import files
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.build import assemble
 from symile_clin.cohort.events import count_events
-from symile_clin.cohort.index import index_tables
-from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec
 from symile_clin.cohort.workers import Workers
 from symile_clin.data import splits
@@ -25,8 +23,9 @@ from symile_clin.errors import ConfigError
 from symile_clin.evaluation.cohort_tables import table_text
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.inputs import cohort_inputs, refuse_unused, source_tables
 from symile_clin.pipeline.provenance import tell_releases
-from symile_clin.pipeline.resuming import Workplace, resumable
+from symile_clin.pipeline.resuming import WORK_DIR, Workplace, resumable
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
 from symile_clin.schema import (
@@ -45,9 +44,8 @@ from symile_clin.schema import (
     TRACKING_URI,
     TRUTH,
 )
-from symile_clin.sources.cache import ParquetCache, require_roots, source_files
+from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.duckdb_catalog import DuckDbCatalog
-from symile_clin.sources.tables import TableSpec
 from symile_clin.sources.versions import Release
 
 DEFAULT_SPEC: Final = "symile_mimic"
@@ -156,7 +154,7 @@ def build_cohort(
         roots = _synthetic_sources(roots, workers, progress)
     modalities = cohort_spec.make_modalities(ROOMS)
     if not demo:
-        _refuse_unused(cohort_spec, modalities, roots)
+        refuse_unused(cohort_spec, modalities, roots)
     out = out or Path(COHORTS_ROOT) / cohort_spec.name
     inputs = cohort_inputs(cohort_spec, modalities, roots)
     found = files.read_manifest(out)
@@ -263,6 +261,8 @@ def _build(
             "releases": {source: release.record() for source, release in releases.items()},
             "counts": _counts(prepared),
             "arrays": prepared.arrays,
+            "files": files.listing(directory, leave_out=[WORK_DIR]),
+            "tables_sha256": {one["table"]: one["sha256"] for one in cache.inputs() if "sha256" in one},
             "runtime": {"seconds": round(time.monotonic() - started, 1), "workers": pool.count},
         },
     )
@@ -285,44 +285,6 @@ def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress:
     return {source: tree / folder for source, folder in DIRECTORIES.items() if (tree / folder).is_dir()}
 
 
-def source_tables(spec: CohortSpec, modalities: Mapping[str, Modality]) -> list[TableSpec]:
-    """Every table that a build reads, those of the index events first."""
-    tables = {table.name: table for modality in modalities.values() for table in modality.tables}
-    return [*index_tables(spec.index), *tables.values()]
-
-
-def _refuse_unused(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> None:
-    """A source that was given is read: whoever gives one expects that it is.
-
-    Raises:
-        ConfigError: the spec reads neither tables nor files of a source.
-    """
-    used = {table.source for table in source_tables(spec, modalities)}
-    used |= {modality.reads_from for modality in modalities.values() if modality.reads_from}
-    for source in sorted(set(roots) - used):
-        options = [f"modalities.{name}.{modality.other_files[source]}"
-                   for name, modality in modalities.items() if source in modality.other_files]  # fmt: skip
-        option = f"--{source.replace('_', '-')}"
-        reading = f", or read it with --set {options[0]}" if options else ""
-        raise ConfigError(f"{option} was given, but the spec reads nothing of it", remedy=f"Leave it out{reading}")
-
-
-def cohort_inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
-    """What a cohort is made from; equal inputs make an equal cohort.
-
-    Images and records are not listed: only those that are chosen are ever opened.
-    """
-    given, named = spec.splits.given, named_path(spec.index)
-    require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
-    return {
-        "spec": spec.resolved(),
-        "tables": source_files(source_tables(spec, modalities), roots),
-        "splits_sha256": files.sha256(Path(given)) if given and Path(given).is_file() else None,
-        "index_sha256": None if named is None else files.sha256(named),
-        "version": __version__,
-    }
-
-
 def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
     if spec.given is not None:
         return splits.given_splits(samples, Path(spec.given))
@@ -333,9 +295,7 @@ def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
         groups = {name: one if isinstance(one, tuple) else () for name, one in zip(SPLITS, (train, val, test))}
         return splits.draw_by_anchor_year_group(samples, **groups)
     if spec.by == "subject":
-        return splits.draw_by_subject(
-            samples, train=train, val=val, test=test, seed=spec.seed, stratify=spec.stratify
-        )
+        return splits.draw_by_subject(samples, train=train, val=val, test=test, seed=spec.seed, stratify=spec.stratify)
     return splits.draw_admission_then_drop(samples, train=train, val=val, seed=spec.seed)
 
 

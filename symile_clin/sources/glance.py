@@ -104,6 +104,15 @@ def glance(spec: TableSpec, path: Path, *, seconds: float) -> Glance:
     )
 
 
+def table_file(root: Path, name: str) -> Path | None:
+    """A table's file below a source directory in whichever form it is there: gzipped, plain or Parquet."""
+    plain = root / name
+    for path in (plain.with_name(f"{plain.name}.gz"), plain, plain.with_suffix(".parquet")):
+        if path.is_file():
+            return path
+    return None
+
+
 def header_of(path: Path) -> list[str]:
     """A table's column names, in any of its forms.
 

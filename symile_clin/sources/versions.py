@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from symile_clin import files
 from symile_clin.errors import SymileClinError
-from symile_clin.sources.glance import column_head, header_of
+from symile_clin.sources.glance import column_head, header_of, table_file
 
 SUMS: Final = "SHA256SUMS.txt"
 CHANGELOG: Final = "CHANGELOG.txt"
@@ -64,12 +64,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         paper="2.0.0",
         signs={"mimic-cxr-2.1.0-test-set-labeled.csv": "2.1.0"},
     ),
+    "mimic_cxr_dicom": Family("MIMIC-CXR", r"mimic-cxr(?:-database)?"),
     "mimic_ecg": Family("MIMIC-IV-ECG", r"mimic-iv-ecg(?:-[a-z-]+)?", paper="1.0"),
 }
-#: The same X-rays as DICOM lie under the same option; this list tells the two projects apart.
-DICOM: Final = Family("MIMIC-CXR", r"mimic-cxr(?:-database)?")
-DICOM_LIST: Final = "cxr-record-list.csv"
-JPG_TABLE: Final = "mimic-cxr-2.0.0-metadata.csv"
 
 
 @dataclass(frozen=True)
@@ -116,12 +113,10 @@ def detect(source: str, root: Path) -> Release:
     """Which release of a source a directory holds.
 
     Args:
-        source: "mimic_iv", "mimic_cxr" or "mimic_ecg".
+        source: "mimic_iv", "mimic_cxr", "mimic_cxr_dicom" or "mimic_ecg".
         root: its directory; one that is missing or empty holds an unknown release.
     """
     family = FAMILIES[source]
-    if family.signs and _form(root, DICOM_LIST) is not None and _form(root, JPG_TABLE) is None:
-        family = DICOM
     if _is_synthetic(root):
         return Release(family.name, None, f"synthetic, in the formats of {family.name}", synthetic=True)
     since, before, seen = _features(root) if family.changelog else (None, None, [])
@@ -145,12 +140,9 @@ def unlike_the_paper(releases: Mapping[str, Release]) -> list[str]:
     found = []
     for source, release in releases.items():
         paper = FAMILIES[source].paper
-        if release.synthetic:
-            found.append(f"synthetic {release.name}")
-        elif release.name != FAMILIES[source].name:
-            found.append(f"{release.name} instead of {FAMILIES[source].name} {paper}")
-        elif paper is not None and release.is_not(paper):
-            found.append(f"{release.name} {release.version or 'of another version'} instead of {paper}")
+        if paper is not None and (release.synthetic or release.is_not(paper)):
+            version = "synthetic" if release.synthetic else release.version or "of another version"
+            found.append(f"{release.name} {version} instead of {paper}")
     return found
 
 
@@ -164,7 +156,7 @@ def _is_synthetic(root: Path) -> bool:
 
 def _own_files(family: Family, root: Path) -> tuple[str, str] | None:
     for name, version in (family.signs or {}).items():
-        if _form(root, name) is not None:
+        if table_file(root, name) is not None:
             return version, f"it has {name}"
         if _mentions(root / SUMS, name):
             return version, f"{SUMS} names {name}"
@@ -176,6 +168,8 @@ def _own_files(family: Family, root: Path) -> tuple[str, str] | None:
 
 
 def _headings(path: Path) -> list[str]:
+    if not path.is_file():  # nor a pipe, which would be waited for
+        return []
     try:
         with path.open("rb") as file:
             lines = file.read(MAX_TEXT_BYTES).decode("utf-8", "replace").splitlines()
@@ -187,6 +181,8 @@ def _headings(path: Path) -> list[str]:
 def _mentions(path: Path, name: str) -> bool:
     """Whether a long text file has a line that ends with `name`."""
     wanted, read, tail = name.encode() + b"\n", 0, b""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             while read < MAX_SUMS_BYTES and (block := file.read(1 << 20)):
@@ -213,7 +209,7 @@ def _features(root: Path) -> tuple[str | None, str | None, list[str]]:
     """What MIMIC-IV's tables show: not older than, older than, and why."""
     since = before = None
     seen = []
-    labevents, patients = _form(root, "hosp/labevents.csv"), _form(root, "hosp/patients.csv")
+    labevents, patients = table_file(root, "hosp/labevents.csv"), table_file(root, "hosp/patients.csv")
     try:
         if labevents is not None and "order_provider_id" in header_of(labevents):
             since = "2.1"
@@ -228,15 +224,6 @@ def _features(root: Path) -> tuple[str | None, str | None, list[str]]:
     except (SymileClinError, OSError):
         pass  # who reads the tables will say what is wrong with them
     return since, before, seen
-
-
-def _form(root: Path, name: str) -> Path | None:
-    """A table's file in whichever form it is there."""
-    plain = root / name
-    for path in (plain.with_name(f"{plain.name}.gz"), plain, plain.with_suffix(".parquet")):
-        if path.is_file():
-            return path
-    return None
 
 
 def _key(version: str) -> tuple[int, ...]:

@@ -143,13 +143,10 @@ def test_damaged_tables_tell_nothing(tmp_path: Path) -> None:
     assert detect("mimic_iv", root).evidence == "nothing in it tells"
 
 
-def test_the_dicom_project_is_told_from_the_jpg_one(tmp_path: Path) -> None:
-    root = named(tmp_path, "mimic-cxr/2.1.0")
-    (root / "cxr-record-list.csv.gz").write_bytes(gzip.compress(b"subject_id,study_id,dicom_id,path\n"))
-    release = detect("mimic_cxr", root)
+def test_the_dicom_project_is_a_source_of_its_own(tmp_path: Path) -> None:
+    release = detect("mimic_cxr_dicom", named(tmp_path, "mimic-cxr/2.1.0"))
     assert (release.name, release.version) == ("MIMIC-CXR", "2.1.0")
-    (root / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(b"")
-    assert detect("mimic_cxr", root).name == "MIMIC-CXR-JPG"
+    assert unlike_the_paper({"mimic_cxr_dicom": release}) == []
 
 
 def test_a_synthetic_tree_is_recognised_as_such(tmp_path: Path) -> None:
@@ -173,8 +170,8 @@ def test_only_what_is_certainly_another_release_is_said_to_differ_from_the_paper
     assert unlike_the_paper(release("mimic_iv", "3.1")) == ["MIMIC-IV 3.1 instead of 2.2"]
     assert unlike_the_paper(release("mimic_cxr", "2.1.0")) == ["MIMIC-CXR-JPG 2.1.0 instead of 2.0.0"]
     assert unlike_the_paper(release("mimic_iv", None, since="3.0")) == ["MIMIC-IV of another version instead of 2.2"]
-    dicom = {"mimic_cxr": Release("MIMIC-CXR", "2.0.0", "")}
-    assert unlike_the_paper(dicom) == ["MIMIC-CXR instead of MIMIC-CXR-JPG 2.0.0"]
+    synthetic = {"mimic_iv": Release("MIMIC-IV", None, "", synthetic=True)}
+    assert unlike_the_paper(synthetic) == ["MIMIC-IV synthetic instead of 2.2"]
 
 
 def test_sources_without_releases_are_left_out(tmp_path: Path) -> None:

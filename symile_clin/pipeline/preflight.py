@@ -1,0 +1,365 @@
+"""`symile-clin cohort check`: whether a cohort can be built from these sources, and what that would cost.
+
+Every part has a limit on its time, and what does not answer is named instead of waited for. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from symile_clin.cohort.spec import CohortSpec, load_spec
+from symile_clin.errors import SourceError
+from symile_clin.evaluation.cohort_tables import table_text
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.cohorts import DEFAULT_SPEC
+from symile_clin.pipeline.costs import Cost, estimate, size
+from symile_clin.pipeline.inputs import source_tables
+from symile_clin.pipeline.machine import Machine, look_at_machine
+from symile_clin.pipeline.opened import NO_ANSWER, Opened, open_some
+from symile_clin.pipeline.provenance import paper_note
+from symile_clin.pipeline.whereabouts import Problem, given_problems, option, whole_folder_problem
+from symile_clin.progress import Progress, Quiet
+from symile_clin.schema import COHORTS_ROOT
+from symile_clin.sources.cache import ParquetCache
+from symile_clin.sources.convert import find_table
+from symile_clin.sources.deadline import Deadline, within
+from symile_clin.sources.glance import Glance, glance
+from symile_clin.sources.tables import TableSpec
+from symile_clin.sources.versions import Release, detect
+
+SECONDS: Final = 26.0  #: for everything
+SECONDS_PER_TABLE: Final = 6.0
+SECONDS_PER_MODALITY: Final = 6.0
+ENGINE_BYTES: Final = 2_000_000_000
+UNREADY: Final = 3  #: exit code: the data failed
+
+
+@dataclass
+class Preflight:
+    """What a look at the sources found.
+
+    Attributes:
+        releases: by source.
+        tables: what a look at each table found; those that are not there are not in it.
+        kept: tables whose typed copy is there, so that their rows are exact and cost nothing.
+        opened: what became of a sample of each modality's files.
+        cost: None where too little is there to estimate it.
+        problems: why a build cannot start; all of them.
+        notes: what a person should know all the same.
+    """
+
+    spec: str
+    out: Path
+    machine: Machine
+    roots: Mapping[str, Path]
+    releases: dict[str, Release] = field(default_factory=dict)
+    tables: dict[str, Glance] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    opened: dict[str, Opened] = field(default_factory=dict)
+    cost: Cost | None = None
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if a build can start."""
+        return UNREADY if self.problems else 0
+
+    def text(self) -> str:
+        """Sources, tables, files, cost and problems, one below the other."""
+        sources = pd.DataFrame(
+            [
+                {"source": source, "folder": str(self.roots[source]), "release": release.text()}
+                for source, release in self.releases.items()
+            ]
+        )
+        parts = [f"Sources\n{table_text(sources)}" if len(sources) else ""]
+        if self.tables:
+            parts.append(f"Tables\n{table_text(self._table_rows())}")
+        if self.opened:
+            parts.append(f"Files, a sample\n{table_text(self._opened_rows())}")
+        parts.append(f"Machine\n{self.machine.text()}")
+        if self.cost is not None:
+            parts.append(f"Cost, estimated\n{self.cost.text()}")
+        if self.notes:
+            parts.append("\n".join(["Notes", *(f"  {note}" for note in self.notes)]))
+        if self.problems:
+            count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+            numbered = [f"  {number}. {problem.text()}" for number, problem in enumerate(self.problems, start=1)]
+            parts.append("\n".join([f"Cohort {self.spec} cannot be built: {count}.", *numbered]))
+        else:
+            parts.append(f"Cohort {self.spec} can be built in {self.out}.")
+        return "\n\n".join(part for part in parts if part)
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "spec": self.spec,
+            "out": str(self.out),
+            "ready": not self.problems,
+            "problems": [problem.record() for problem in self.problems],
+            "notes": self.notes,
+            "releases": {source: release.record() for source, release in self.releases.items()},
+            "tables": {
+                name: {
+                    "file": str(one.path),
+                    "form": one.form,
+                    "bytes": one.bytes,
+                    "rows": one.rows,
+                    "exact": one.exact,
+                    "missing": list(one.missing),
+                    "repeated": list(one.repeated),
+                    "unknown": list(one.unknown),
+                    "kept": name in self.kept,
+                }
+                for name, one in self.tables.items()
+            },
+            "files": [one.record() for one in self.opened.values()],
+            "machine": self.machine.record(),
+            "cost": None if self.cost is None else self.cost.record(),
+        }
+
+    def _table_rows(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                {
+                    "table": name,
+                    "file": one.path.name,
+                    "size": size(one.bytes),
+                    "rows": f"{one.rows:,}" if one.exact else f"~{_rounded(one.rows)} (estimated)",
+                    "columns": _columns(one),
+                    "Parquet": "kept" if name in self.kept else "as it is" if one.form == "parquet" else "to be made",
+                }
+                for name, one in self.tables.items()
+            ]
+        )
+
+    def _opened_rows(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                {
+                    "modality": one.modality,
+                    "looked at": one.looked_at,
+                    "fine": one.fine,
+                    "missing": one.missing,
+                    "refused": one.refusals(),
+                    "ms to check": round(one.check_seconds * 1e3, 2),
+                    "ms to read": round(one.read_seconds * 1e3, 2),
+                }
+                for one in self.opened.values()
+            ]
+        )
+
+
+def check_cohort(
+    *,
+    spec: str | None = None,
+    mimic_iv: Path | None = None,
+    mimic_cxr: Path | None = None,
+    mimic_cxr_dicom: Path | None = None,
+    mimic_ecg: Path | None = None,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    progress: Progress,
+) -> Preflight:
+    """Look at every source of a cohort, for at most half a minute; nothing is written.
+
+    Args:
+        spec: a cohort spec's name or file; "symile_mimic" by default.
+        mimic_iv, mimic_cxr, mimic_cxr_dicom, mimic_ecg: source directories.
+        out: where the cohort would be; data/cohorts/<name> by default.
+        overrides: `key=value` settings that win over the spec.
+        workers: processes of the build; one per core by default.
+
+    Raises:
+        ConfigError, NotFoundError: a spec or option that cannot be understood.
+    """
+    given = {
+        "mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_cxr_dicom": mimic_cxr_dicom, "mimic_ecg": mimic_ecg,
+    }  # fmt: skip
+    cohort_spec = load_spec(spec or DEFAULT_SPEC, overrides, ROOMS)
+    roots = {source: path for source, path in given.items() if path is not None}
+    progress.say(f"Looking at the sources of cohort {cohort_spec.name}.")
+    return look(cohort_spec, roots, out=out or Path(COHORTS_ROOT) / cohort_spec.name, workers=workers)
+
+
+def look(spec: CohortSpec, roots: Mapping[str, Path], *, out: Path, workers: int | None) -> Preflight:
+    """Look at every source of a cohort; as `check_cohort`."""
+    deadline = Deadline(SECONDS)
+    modalities = spec.make_modalities(ROOMS)
+    specs = source_tables(spec, modalities)
+    found = Preflight(spec.name, out, look_at_machine(out), roots)
+    copies = ParquetCache(specs, roots=roots, directory=out.parent / ".cache", progress=Quiet())
+    found.problems += given_problems(specs, modalities, roots)
+    order = [spec.source for spec in specs] + list(roots)
+    for source in sorted(roots, key=order.index):
+        _look_at_source(source, roots[source], specs, modalities, copies, found, deadline)
+    _look_for_rows(specs, modalities, found)
+    _look_at_files(modalities, roots, found, deadline)
+    note = paper_note(spec.name, found.releases)
+    if note:
+        found.notes.append(note)
+    index = found.tables.get(specs[0].name)
+    if index is not None:
+        found.cost = estimate(
+            modalities,
+            tables=found.tables,
+            kept=found.kept,
+            opened=found.opened,
+            index_rows=index.rows,
+            synthetic=any(release.synthetic for release in found.releases.values()),
+            workers=workers or found.machine.cores,
+            engine_bytes=ENGINE_BYTES,
+            unseen=[one.name for one in specs if one.name not in found.tables],
+        )
+    _look_at_room(found)
+    return found
+
+
+def _look_at_source(
+    source: str,
+    root: Path,
+    specs: Sequence[TableSpec],
+    modalities: Mapping[str, Modality],
+    copies: ParquetCache,
+    found: Preflight,
+    deadline: Deadline,
+) -> None:
+    """Which release a folder holds, and its tables."""
+    lists = [spec for modality in modalities.values() for spec in modality.synthetic_only]
+    try:
+        problem = within(deadline.left(SECONDS_PER_TABLE), partial(whole_folder_problem, source, root, specs, lists))
+        if problem is not None:
+            found.problems.append(problem)
+            return
+        found.releases[source] = within(deadline.left(SECONDS_PER_TABLE), partial(detect, source, root))
+        for spec in specs:
+            if spec.source == source:
+                _look_at_table(spec, root, copies, found, deadline)
+    except TimeoutError:
+        found.problems.append(
+            Problem(f"{root} does not answer", "Check that its disk or file server is there; try `ls` on it")
+        )
+
+
+def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Preflight, deadline: Deadline) -> None:
+    again = "Check the file against the release's SHA256SUMS.txt and download it again"
+    limit = deadline.left(SECONDS_PER_TABLE)
+    try:
+        path = within(limit, partial(find_table, spec, root))
+        one = within(limit, partial(glance, spec, path, seconds=limit / 2))
+        known = within(limit, partial(copies.known, spec.name))
+    except SourceError as error:
+        found.problems.append(Problem(error.found, error.remedy or again))
+        return
+    except TimeoutError:
+        raise
+    except OSError as error:
+        name = error.filename or f"table '{spec.name}' of {root}"
+        found.problems.append(Problem(f"{name} cannot be read: {error.strerror}", "Check its permissions"))
+        return
+    if known is not None:
+        one = replace(one, rows=int(known["rows"]), exact=True)
+        found.kept |= {spec.name}
+    found.tables[spec.name] = one
+    if one.missing:
+        right = "Check that it is the right file of the right release"
+        found.problems.append(Problem(f"{path} has no column {', '.join(one.missing)}", right))
+    if one.repeated:
+        found.problems.append(Problem(f"{path} has column {', '.join(one.repeated)} more than once", again))
+    if one.fault:
+        found.problems.append(Problem(f"{path} cannot be read as '{spec.name}': {one.fault}", again))
+    if one.unknown:
+        found.notes.append(
+            f"{path.name} has columns that its format lacks, which are ignored: {', '.join(one.unknown)}"
+        )
+
+
+def _look_for_rows(specs: Sequence[TableSpec], modalities: Mapping[str, Modality], found: Preflight) -> None:
+    """Index events and events of each modality are in the first of their tables; without them there is no cohort."""
+    needed = {specs[0].name, *(modality.tables[0].name for modality in modalities.values())}
+    for name, one in found.tables.items():
+        if one.rows == 0 and name in needed:
+            found.problems.append(Problem(f"{one.path} has no rows", "Download it again"))
+        elif one.rows == 0:
+            found.notes.append(f"{one.path.name} has no rows")
+
+
+def _look_at_files(
+    modalities: Mapping[str, Modality], roots: Mapping[str, Path], found: Preflight, deadline: Deadline
+) -> None:
+    """A sample of each modality's files, where its tables could be read."""
+    for name, modality in modalities.items():
+        source = modality.reads_from
+        needed = {spec.name for spec in modality.tables}
+        if source is None or source not in roots or not needed <= found.tables.keys():
+            continue
+        samples = {table: found.tables[table].sample for table in needed}
+        if any(found.tables[table].missing or found.tables[table].fault for table in needed):
+            continue
+        one = open_some(modality, samples, roots[source], deadline=deadline, seconds=SECONDS_PER_MODALITY)
+        found.opened[name] = one
+        where = f"modalities.{name}: "
+        if one.looked_at == 0:
+            found.notes.append(f"{where}no file was looked at, for no sampled row could be chosen")
+        elif one.fine == 0:
+            found.problems.append(_no_file(one, source, roots[source]))
+        elif one.fine < one.looked_at:
+            share = (one.looked_at - one.fine) / one.looked_at
+            found.notes.append(
+                f"{where}{share:.0%} of the sampled files cannot be used; a build leaves them out, and says which"
+            )
+
+
+def _no_file(one: Opened, source: str, root: Path) -> Problem:
+    if NO_ANSWER in one.refused:
+        return Problem(f"files below {root} do not answer", "Check that its disk or file server is there")
+    found = (
+        f"none of {one.looked_at} sampled files of '{one.modality}' below {root} can be used: {one.refusals(all=True)}"
+    )
+    if one.instead:
+        return Problem(
+            f"{found}; {one.instead} files lie in their places",
+            f"Give {option(source)} the release with the files that the spec asks for, or change the spec's options",
+        )
+    return Problem(found, "Check that the download of files/ is complete")
+
+
+def _look_at_room(found: Preflight) -> None:
+    """Whether the cohort's disk and this machine's memory are large enough."""
+    machine = found.machine
+    if not machine.writable:
+        found.problems.append(Problem(f"{machine.folder} may not be written to", "Choose another place with --out"))
+    if found.cost is None:
+        return
+    if found.cost.total_disk > machine.disk:
+        found.problems.append(
+            Problem(
+                f"{machine.folder} has {size(machine.disk)} free, but about {size(found.cost.total_disk)} are needed",
+                "Make room, or choose another disk with --out",
+            )
+        )
+    if machine.memory and found.cost.memory > machine.memory:
+        found.notes.append(
+            f"{size(machine.memory)} of memory are free, but up to {size(found.cost.memory)} may be used: "
+            "fewer --workers help"
+        )
+
+
+def _rounded(rows: int) -> str:
+    """A number of rows to the digits that an estimate has."""
+    return f"{rows / 1e6:,.1f} M" if rows >= 1e6 else f"{round(rows, -2):,}"
+
+
+def _columns(one: Glance) -> str:
+    wrong = [f"no {', '.join(one.missing)}"] if one.missing else []
+    wrong += [f"twice {', '.join(one.repeated)}"] if one.repeated else []
+    return "; ".join(wrong) or "complete"
