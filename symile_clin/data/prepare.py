@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 
 from symile_clin import files
 from symile_clin.cohort.reading import Shards
-from symile_clin.data.candidates import draw_candidates, write_candidates
+from symile_clin.data.candidates import CandidateLists, draw_candidates, draw_matched, write_candidates
+from symile_clin.data.inputs import write_inputs
 from symile_clin.data.join import join_shards, link_shards, one_part, sha256_of
 from symile_clin.data.splits import Drawn, check_disjoint
+from symile_clin.data.strata import complete, strata
 from symile_clin.modalities.base import Modality
 from symile_clin.rng import stream
 from symile_clin.schema import (
+    AGE_BAND,
     ARRAYS_DIR,
     CANDIDATES_DIR,
+    GENDER,
     ROW,
     SAMPLE_COLUMNS,
     SAMPLE_ID,
@@ -31,9 +35,26 @@ from symile_clin.schema import (
     STATE_DIR,
     SUBJECT_ID,
     Split,
+    present_column,
 )
 
 HELD_OUT: Final[tuple[Split, ...]] = ("val", "test")
+#: Kinds of candidate lists, as their files' names end.
+LISTS: Final = ("", "_other_subjects", "_matched")
+#: Matched negatives are of the query's gender and ten-year age band, and like it in the target's own `match_columns`.
+MATCHED_IN: Final = (GENDER, AGE_BAND)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Samples of a split that have the target.
+
+    Attributes:
+        matched: how many of `all` have a list of negatives like them; None if none was asked for.
+    """
+
+    all: int
+    matched: int | None
 
 
 @dataclass(frozen=True)
@@ -43,12 +64,14 @@ class Prepared:
     Attributes:
         samples: as in samples.parquet.
         arrays: the manifest's entry: modality -> array -> dtype, shape, parts.
+        queries: of val and test.
         hash: of the logical content: samples in row order, arrays, candidate lists. It does not hang on the bytes of
             Parquet files, nor on where or by how many workers they were made.
     """
 
     samples: pd.DataFrame
     arrays: dict[str, dict[str, Any]]
+    queries: dict[Split, Queries]
     hash: str
 
 
@@ -59,8 +82,10 @@ def prepare(
     shards: Mapping[str, Shards],
     modalities: Mapping[str, Modality],
     split_of: Drawn,
+    target: str,
     candidates: int,
     seed: int,
+    matched: bool = True,
     join: bool = True,
 ) -> Prepared:
     """Write samples, arrays, fitted states and candidate lists.
@@ -69,8 +94,10 @@ def prepare(
         samples: every qualifying sample in its final order; those without a split are left out.
         shards: what was read, by modality.
         split_of: split by sample_id.
+        target: the modality that lists are of.
         candidates: length of each list.
         seed: of the lists.
+        matched: also write lists of negatives like the query, where queries have enough of them.
         join: bring what was read into one file for each array; otherwise the shards become the arrays' parts.
 
     Raises:
@@ -97,15 +124,37 @@ def prepare(
         state = modality.fit(samples[samples[SPLIT] == "train"])
         files.write_json(directory / STATE_DIR / f"{name}.json", state)
         samples, fitted = modality.transform(samples, state)
+        absent = ~samples[present_column(name)].to_numpy(dtype=np.bool_)
         for array, values in fitted.items():
+            values[absent] = 0
             entries[name][array] = _write_array(np.ascontiguousarray(values), folder / f"{array}.npy")
     modality_columns = [column for column in samples.columns if column not in SAMPLE_COLUMNS]
     samples = samples[[*SAMPLE_COLUMNS, *modality_columns]]
     with files.atomic(directory / SAMPLES) as temporary:
         samples.to_parquet(temporary, index=False)
-    lists = _write_lists(directory / CANDIDATES_DIR, samples, n=candidates, seed=seed)
-    arrays = [entry["sha256"] for name in sorted(entries) for _, entry in sorted(entries[name].items())]
-    return Prepared(samples, entries, files.digest([hash_samples(samples), arrays, lists]))
+    match = (*MATCHED_IN, *modalities[target].match_columns) if matched else None
+    lists, queries = _write_lists(
+        directory / CANDIDATES_DIR, samples, target=target, match=match, n=candidates, seed=seed
+    )
+    write_inputs(directory, samples, shards)
+    arrays = {name: {array: entry["sha256"] for array, entry in of.items()} for name, of in entries.items()}
+    return Prepared(samples, entries, queries, hash_cohort(samples, arrays, lists))
+
+
+def hash_cohort(samples: pd.DataFrame, arrays: Mapping[str, Mapping[str, str]], lists: Sequence[str]) -> str:
+    """Hex digest of a cohort's logical content.
+
+    Args:
+        arrays: modality -> array -> digest of its values.
+        lists: digests of candidate lists, by split and then in the order of `LISTS`.
+    """
+    in_order = [digest for name in sorted(arrays) for _, digest in sorted(arrays[name].items())]
+    return files.digest([hash_samples(samples), in_order, list(lists)])
+
+
+def hash_lists(lists: CandidateLists) -> str:
+    """Hex digest of candidate lists."""
+    return hashlib.sha256(lists.candidate_rows.tobytes()).hexdigest()
 
 
 def hash_samples(samples: pd.DataFrame) -> str:
@@ -126,17 +175,37 @@ def hash_samples(samples: pd.DataFrame) -> str:
     return total.hexdigest()
 
 
-def _write_lists(folder: Path, samples: pd.DataFrame, *, n: int, seed: int) -> list[str]:
+def _write_lists(
+    folder: Path, samples: pd.DataFrame, *, target: str, match: Sequence[str] | None, n: int, seed: int
+) -> tuple[list[str], dict[Split, Queries]]:
+    """Write the candidate lists of val and test.
+
+    Args:
+        match: columns in which matched negatives equal the query; None for no such lists.
+
+    Returns:
+        Digests of the lists, and how many queries there are.
+    """
     digests: list[str] = []
+    queries: dict[Split, Queries] = {}
+    with_target = samples[samples[present_column(target)]]
     for split in HELD_OUT:
-        of_split = samples[samples[SPLIT] == split]
+        of_split = with_target[with_target[SPLIT] == split]
         rows, subjects = of_split[ROW].to_numpy(dtype=np.int64), of_split[SUBJECT_ID].to_numpy(dtype=np.int64)
+        drawn: dict[str, CandidateLists] = {}
         for suffix, others in (("", False), ("_other_subjects", True)):
             rng = stream(seed, "candidates", split + suffix)
-            lists = draw_candidates(rows, subjects, n=n, rng=rng, split=split, other_subjects=others)
-            write_candidates(folder / f"{split}{suffix}.parquet", lists)
-            digests.append(hashlib.sha256(lists.candidate_rows.tobytes()).hexdigest())
-    return digests
+            drawn[suffix] = draw_candidates(rows, subjects, n=n, rng=rng, split=split, other_subjects=others)
+        if match is not None:
+            alike = np.where(complete(of_split, match), strata(of_split, match), -1)
+            rng = stream(seed, "candidates", split + "_matched")
+            drawn["_matched"] = draw_matched(rows, subjects, alike, n=n, rng=rng)
+        queries[split] = Queries(len(rows), len(drawn["_matched"].query_row) if match is not None else None)
+        for suffix, lists in drawn.items():
+            if len(lists.query_row):
+                write_candidates(folder / f"{split}{suffix}.parquet", lists)
+                digests.append(hash_lists(lists))
+    return digests, queries
 
 
 def _write_array(values: NDArray[Any], target: Path) -> dict[str, Any]:

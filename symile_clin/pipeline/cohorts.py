@@ -288,15 +288,11 @@ def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress:
 def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
     if spec.given is not None:
         return splits.given_splits(samples, Path(spec.given))
-    train, val, test = spec.train, spec.val, spec.test
-    if train is None or val is None or test is None:
-        raise ValueError("a spec without given splits has sizes")
-    if isinstance(train, tuple) or isinstance(val, tuple) or isinstance(test, tuple):
-        groups = {name: one if isinstance(one, tuple) else () for name, one in zip(SPLITS, (train, val, test))}
-        return splits.draw_by_anchor_year_group(samples, **groups)
+    if spec.groups:
+        return splits.draw_by_anchor_year_group(samples, **spec.groups)
     if spec.by == "subject":
-        return splits.draw_by_subject(samples, train=train, val=val, test=test, seed=spec.seed, stratify=spec.stratify)
-    return splits.draw_admission_then_drop(samples, train=train, val=val, seed=spec.seed)
+        return splits.draw_by_subject(samples, **spec.sizes, seed=spec.seed, stratify=spec.stratify)
+    return splits.draw_admission_then_drop(samples, train=spec.sizes["train"], val=spec.sizes["val"], seed=spec.seed)
 
 
 def _without_split(spec: SplitsSpec, samples: pd.DataFrame, split_of: splits.Drawn) -> dict[str, str]:

@@ -224,7 +224,7 @@ def _sources(cohort: Cohort, roots: Mapping[str, Path]) -> Iterator[Finding | No
     modalities = spec.make_modalities(ROOMS)
     digests: Mapping[str, str] = cohort.manifest["tables_sha256"]
     for table in source_tables(spec, modalities):
-        if table.source in roots:
+        if table.source in roots and table.name in digests:
             try:
                 same = files.sha256(find_table(table, roots[table.source])) == digests[table.name]
             except SymileClinError as error:
