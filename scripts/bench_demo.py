@@ -26,7 +26,7 @@ def measure(arguments: list[str], folder: Path) -> tuple[float, float]:
         with subprocess.Popen([COMMAND, *arguments], cwd=folder, stdout=log, stderr=log) as process:
             me = psutil.Process(process.pid)
             while process.poll() is None:
-                peak = max(peak, _resident(me))
+                peak = max(peak, resident(me))
                 time.sleep(0.05)
         if process.returncode:
             log.seek(0)
@@ -34,7 +34,7 @@ def measure(arguments: list[str], folder: Path) -> tuple[float, float]:
     return time.monotonic() - started, peak / 2**30
 
 
-def _resident(process: psutil.Process) -> int:
+def resident(process: psutil.Process) -> int:
     total = 0
     try:
         for one in [process, *process.children(recursive=True)]:

@@ -69,8 +69,6 @@ def read_xray(path: Path, *, short_side: int, long_side: int) -> NDArray[np.uint
     if not data.rstrip(b"\0").endswith(END_OF_IMAGE):
         # the decoder would fill the rest with grey
         return Refusal(Reason.TRUNCATED, "no end-of-image marker")
-    if (scans := data.count(START_OF_SCAN)) > MAX_SCANS:
-        return Refusal(Reason.TOO_LARGE, f"{scans:,} scans")
     picture = _decode(data)
     return picture if isinstance(picture, Refusal) else fit(picture, short_side=short_side, long_side=long_side)
 
@@ -85,8 +83,12 @@ def _decode(data: bytes) -> NDArray[np.uint8] | Refusal:
                     return refusal
                 if image.mode not in ("L", "RGB"):
                     return Refusal(Reason.WRONG_FORMAT, f"colour mode {image.mode}")
-                image.draft("L", image.size)  # of a grey picture in colour, only the grey is decoded
-                return np.asarray(image.convert("L"), dtype=np.uint8)
+                one_scan = image.mode == "L" and "progressive" not in image.info
+                if not one_scan and (scans := data.count(START_OF_SCAN)) > MAX_SCANS:
+                    return Refusal(Reason.TOO_LARGE, f"{scans:,} scans")
+                if image.mode != "L":
+                    image.draft("L", image.size)  # of a grey picture in colour, only the grey is decoded
+                return np.asarray(image)
     except Image.DecompressionBombError:
         return Refusal(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels")
     except Exception as error:  # a decoder may raise anything on a hostile file; it costs that file only

@@ -1,0 +1,26 @@
+"""The benchmark of files runs, and its claims that do not hang on a clock hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.bench_files import RELEASED_BYTES, RELEASED_ROWS, main
+
+
+def test_the_benchmark_runs_on_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--patients", "2", "--samples", "4", "--rounds", "1", "--small", "--tree", str(tmp_path / "tree")]
+    main(arguments, standalone_mode=False)
+    printed = capsys.readouterr().out
+    xrays = re.findall(r"\| (\d) \| 0\.\d+ \|$", printed, flags=re.MULTILINE)
+    assert len(xrays) == 2
+    assert all(int(most) <= 1 for most in xrays), "more than a grey level from a full decode"
+    assert re.search(r"^\| 1 \| 4 \| ", printed, flags=re.MULTILINE)
+    shares = [float(share) for share in re.findall(r"1/(\d+\.\d)", printed)]
+    assert shares[1] >= 8, "more than an eighth of the released files"
+
+
+def test_the_released_files_are_as_large_as_they_are_known_to_be() -> None:
+    assert round(RELEASED_BYTES * RELEASED_ROWS / 1e9) in (33, 34)
