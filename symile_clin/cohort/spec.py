@@ -206,6 +206,18 @@ class SplitsSpec(Strict):
             raise ValueError("the shares leave nothing for 'rest'")
         return self
 
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The anchor_year_groups of each split; empty under other rules."""
+        shares = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: share for split, share in shares.items() if isinstance(share, tuple)}
+
+    @property
+    def sizes(self) -> dict[str, int | float | Literal["rest"]]:
+        """The size of each split; empty where splits are lists of groups, or given."""
+        shares = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: share for split, share in shares.items() if share is not None and not isinstance(share, tuple)}
+
 
 class RequireSpec(Strict):
     """What a sample needs.

@@ -64,9 +64,10 @@ def test_a_cohort_directory_is_complete_and_opens(build: Build) -> None:
     found = sorted(str(path.relative_to(result.path)) for path in result.path.rglob("*") if path.is_file())
     assert found == [
         "arrays/cxr/image.npy", "arrays/ecg/signal.npy", "arrays/labs/observed.npy", "arrays/labs/percentile.npy",
-        "attrition.csv", "attrition.parquet", "candidates/test.parquet", "candidates/test_other_subjects.parquet",
-        "candidates/val.parquet", "candidates/val_other_subjects.parquet", "events.csv", "manifest.json", "quarantine.parquet", "samples.parquet",
-        "state/cxr.json", "state/ecg.json", "state/labs.json", "ties.parquet",
+        "attrition.csv", "attrition.parquet", "candidates/test.parquet", "candidates/test_matched.parquet",
+        "candidates/test_other_subjects.parquet", "candidates/val.parquet", "candidates/val_matched.parquet",
+        "candidates/val_other_subjects.parquet", "events.csv", "inputs.parquet", "manifest.json", "quarantine.parquet",
+        "samples.parquet", "state/cxr.json", "state/ecg.json", "state/labs.json", "ties.parquet",
     ]  # fmt: skip
     cohort = open_cohort(result.path)
     samples = cohort.samples
