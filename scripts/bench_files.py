@@ -32,7 +32,7 @@ from PIL import Image, ImageFilter
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts are run from anywhere
 from scripts.bench_demo import resident
 from symile_clin.cohort.opening import SHARD_EVENTS, Outcome, Read, died, read_shard
-from symile_clin.cohort.workers import Workers
+from symile_clin.cohort.workers import Mapper, Workers
 from symile_clin.modalities.base import Modality, Refusal
 from symile_clin.modalities.cxr.preprocess import read_xray, stored_size
 from symile_clin.modalities.ecg.preprocess import Ecg, read_ecg
@@ -88,7 +88,7 @@ def full_decode(path: Path, mode: str) -> NDArray[np.uint8]:
 
 def xrays(films: Sequence[Path], rounds: int) -> str:
     """Ours against Pillow."""
-    rivals = {
+    rivals: dict[str, Callable[[Path], object]] = {
         "RGB": partial(full_decode, mode="RGB"),
         "grey": partial(full_decode, mode="L"),
         "ours": partial(read_xray, short_side=SHORT, long_side=LONG),
@@ -127,7 +127,7 @@ def ecgs(records: Sequence[Path], rounds: int) -> str:
     """Ours against the wfdb library."""
     import wfdb  # worker processes import this module, and their memory is measured
 
-    rivals = {"wfdb": lambda record: wfdb.rdrecord(str(record)), "ours": read_ecg}
+    rivals: dict[str, Callable[[Path], object]] = {"wfdb": lambda record: wfdb.rdrecord(str(record)), "ours": read_ecg}
     best = in_turns(rivals, records, rounds)
     for record in records:
         found = read_ecg(record)
@@ -154,7 +154,7 @@ def linked(files: Mapping[str, Sequence[Path]], samples: int) -> Iterator[tuple[
         yield folder, events
 
 
-def prepare(folder: Path, events: Mapping[str, Sequence[Mapping[str, Any]]], workers: Workers, out: Path) -> None:
+def prepare(folder: Path, events: Mapping[str, Sequence[Mapping[str, Any]]], workers: Mapper, out: Path) -> None:
     """What a build does with chosen files: read them into shards, and join these."""
     from symile_clin.data.join import join_shards
 
@@ -167,7 +167,7 @@ def prepare(folder: Path, events: Mapping[str, Sequence[Mapping[str, Any]]], wor
 
 
 def read(
-    modality: Modality, folder: Path, rows: Sequence[Mapping[str, Any]], workers: Workers, work: Path
+    modality: Modality, folder: Path, rows: Sequence[Mapping[str, Any]], workers: Mapper, work: Path
 ) -> tuple[list[Path], NDArray[np.int64]]:
     """Shards, and each event's place in them."""
     work.mkdir(parents=True)
