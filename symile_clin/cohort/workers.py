@@ -174,6 +174,14 @@ def _bounded(function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> 
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def run_bounded(function: Callable[[Sequence[T]], list[R]], items: Sequence[T], seconds_per_item: float) -> list[R]:
+    """In a process of another's pool: results of items, or its death where one takes too long."""
+    global _seconds_per_item
+    _seconds_per_item = seconds_per_item
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return _bounded(function, items)
+
+
 def _start_worker(seconds_per_item: float) -> None:
     global _seconds_per_item
     _seconds_per_item = seconds_per_item

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Five groups of eight hexadecimal digits; anything else must not become part of a path.
 DICOM_ID: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
+#: Asked for, too: on some engines, `$` lets a line feed pass.
+DICOM_ID_LENGTH: Final = 44
 
 
 def xray_events(
@@ -35,9 +37,10 @@ def xray_events(
     joined = images.left_join(_one_label_per_study(chexpert), "study_id")
     subject, study = joined.subject_id.cast("string"), joined.study_id.cast("string")
     labelled = joined.labelled.fill_null(False)
+    well_formed = joined.dicom_id.re_search(DICOM_ID) & (joined.dicom_id.length() == DICOM_ID_LENGTH)
     reason = ibis.cases(
         (joined.subject_id.isnull() | joined.study_id.isnull() | joined.dicom_id.isnull(), "incomplete id"),
-        (~joined.dicom_id.re_search(DICOM_ID), "malformed id"),
+        (~well_formed, "malformed id"),
         (~joined.ViewPosition.isin(list(views)).fill_null(False), "other view"),
         (joined.event_time.isnull(), "no valid time"),
         (~labelled & only_labelled, "no label"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import ibis
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+
+#: The greatest number that is finite; ibis' isinf is always false on PySpark.
+LARGEST: Final = sys.float_info.max
 
 
 def lab_events(labevents: ir.Table, *, items: Sequence[int]) -> ir.Table:
@@ -25,7 +29,7 @@ def lab_events(labevents: ir.Table, *, items: Sequence[int]) -> ir.Table:
     reason = ibis.cases(
         (~labevents.itemid.isin(list(items)).fill_null(False), "other item"),
         (labevents.subject_id.isnull() | labevents.labevent_id.isnull(), "incomplete id"),
-        (value.isnull() | value.isnan() | value.isinf(), "no numeric value"),
+        (value.isnull() | value.isnan() | (value.abs() > LARGEST), "no numeric value"),
         (labevents.charttime.isnull(), "no valid time"),
         else_=ibis.null("string"),
     )
