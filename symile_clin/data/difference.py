@@ -95,8 +95,8 @@ def difference(
             "jaccard": len(both) / max(len(both) + len(gone) + len(come), 1),
             "split_changed": int(moved.sum()),
         },
-        settings=_unlike(_flat(a.spec), _flat(b.spec)),
-        sources=_unlike(_sources(a), _sources(b)),
+        settings=_unlike(_rules(a), _rules(b)),
+        sources=_unlike_sources(_sources(a), _sources(b)),
         only_a=_counted(gone),
         only_b=_counted(come),
         splits=pairs.groupby(["a", "b"]).size().rename("samples").reset_index(),
@@ -201,19 +201,44 @@ def _among(ties: pd.DataFrame | None, values: pd.Series[Any]) -> NDArray[np.bool
     return found
 
 
-def _sources(cohort: Cohort) -> dict[str, Any]:
-    """What the manifest says about sources, flat; times of change are left out."""
+def _sources(cohort: Cohort) -> dict[str, str]:
+    """What the manifest says about sources, one line each; times of change are left out."""
     manifest = cohort.manifest
-    plain = {key: value for key, value in manifest.get("inputs", {}).items() if key != "spec"}
+    releases = {source: _release(told) for source, told in manifest.get("releases", {}).items()}
+    if "source" in manifest:
+        return {"made from": str(manifest["source"])}
+    inputs = manifest.get("inputs", {})
     tables = {
-        entry["table"]: {key: value for key, value in entry.items() if key not in ("table", "changed_ns")}
-        for entry in plain.pop("tables", [])
+        f"table {entry['table']}": ", ".join(
+            f"{value:,} {key}" if isinstance(value, int) else str(value)
+            for key, value in entry.items()
+            if key not in ("table", "changed_ns")
+        )
+        for entry in inputs.get("tables", [])
     }
-    return _flat({**plain, "tables": tables, "releases": manifest.get("releases", {})})
+    made = ", ".join(releases.values()) or "tables"
+    return {"made from": made, "program": str(inputs.get("version", "-")), **tables}
+
+
+def _release(told: Mapping[str, Any]) -> str:
+    if told.get("synthetic"):
+        return f"synthetic {told['name']}"
+    return f"{told['name']} {told.get('version') or '(version unknown)'}"
+
+
+def _unlike_sources(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[Any, Any]]:
+    """Line by line; of tables only where both cohorts were made from tables."""
+    shared = a.keys() & b.keys() if "program" not in a or "program" not in b else a.keys() | b.keys()
+    return {key: pair for key, pair in _unlike(a, b).items() if key in shared}
 
 
 def _unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {key: (a.get(key), b.get(key)) for key in dict.fromkeys((*a, *b)) if a.get(key) != b.get(key)}
+
+
+def _rules(cohort: Cohort) -> dict[str, Any]:
+    """The spec, flat, without what changes no sample."""
+    return {key: value for key, value in _flat(cohort.spec).items() if key not in ("name", "preset")}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -187,7 +187,6 @@ def _write_arrays(
     advance: Advance,
 ) -> dict[str, str]:
     """Stream a modality's arrays of a split; digests by path."""
-    stored = {array: cohort.array(modality.name, array) for array in modality.arrays}
     columns = {column: cohort.samples[column].to_numpy() for column in modality.input_columns}
     with ExitStack() as stack:
         out = {
@@ -198,7 +197,8 @@ def _write_arrays(
         }
         for start in range(0, len(own), CHUNK):
             rows = own[start : start + CHUNK]
-            arrays = {array: one.take(rows) for array, one in stored.items()}
+            # opened anew: pages of a map count as this process's own for as long as it is open
+            arrays = {array: cohort.array(modality.name, array).take(rows) for array in modality.arrays}
             arrays |= {column: values[rows] for column, values in columns.items()}
             for stem, values in form.write_arrays(arrays, rng).items():
                 out[stem].write(values)

@@ -135,7 +135,9 @@ def table(metrics: Mapping[str, float], *, split: Split, target: str, query: tup
     for name, value in own.items():
         if name.startswith("candidates_other_subjects/") and name.endswith("/recall_at_1"):
             interval = f"[{own[f'{name}_ci_low']:.3f}, {own[f'{name}_ci_high']:.3f}]"
-            lines.append(f"  recall_at_1 without the patient's own other samples: {value:.3f}   {interval}")
+            chance_here = own[f"{name}_chance"]
+            among = f"   chance {chance_here:.3f}" if chance_here != own["recall_at_1_chance"] else ""
+            lines.append(f"  recall_at_1 without the patient's own other samples: {value:.3f}   {interval}{among}")
     if "recall_at_1_bootstrap_mean" in own:
         lines.append(
             f"  recall_at_1 the paper's way (queries resampled): mean {own['recall_at_1_bootstrap_mean']:.3f}, "
