@@ -35,8 +35,11 @@ from symile_clin.sources.tables import TableSpec
 from symile_clin.sources.versions import Release, detect
 
 SECONDS: Final = 26.0  #: for everything
-SECONDS_PER_TABLE: Final = 6.0
-SECONDS_PER_MODALITY: Final = 6.0
+SECONDS_PER_FOLDER: Final = 5.0
+SECONDS_PER_TABLE: Final = 10.0
+#: Of these, for reading; the rest is for making sense of it on a busy machine.
+READING_SECONDS: Final = 3.0
+SECONDS_PER_MODALITY: Final = 8.0
 ENGINE_BYTES: Final = 2_000_000_000
 UNREADY: Final = 3  #: exit code: the data failed
 
@@ -235,27 +238,31 @@ def _look_at_source(
 ) -> None:
     """Which release a folder holds, and its tables."""
     lists = [spec for modality in modalities.values() for spec in modality.synthetic_only]
+    limit = deadline.left(SECONDS_PER_FOLDER)
     try:
-        problem = within(deadline.left(SECONDS_PER_TABLE), partial(whole_folder_problem, source, root, specs, lists))
+        problem = within(limit, partial(whole_folder_problem, source, root, specs, lists))
         if problem is not None:
             found.problems.append(problem)
             return
-        found.releases[source] = within(deadline.left(SECONDS_PER_TABLE), partial(detect, source, root))
+        found.releases[source] = within(limit, partial(detect, source, root))
         for spec in specs:
             if spec.source == source:
-                _look_at_table(spec, root, copies, found, deadline)
+                limit = deadline.left(SECONDS_PER_TABLE)
+                _look_at_table(spec, root, copies, found, limit)
     except TimeoutError:
-        found.problems.append(
-            Problem(f"{root} does not answer", "Check that its disk or file server is there; try `ls` on it")
-        )
+        if deadline.left() > 0:
+            found.problems.append(
+                Problem(f"{root} does not answer", "Check that its disk or file server is there; try `ls` on it")
+            )
+        else:
+            found.notes.append(f"the time was up before all of {root} had been looked at")
 
 
-def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Preflight, deadline: Deadline) -> None:
+def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Preflight, limit: float) -> None:
     again = "Check the file against the release's SHA256SUMS.txt and download it again"
-    limit = deadline.left(SECONDS_PER_TABLE)
     try:
         path = within(limit, partial(find_table, spec, root))
-        one = within(limit, partial(glance, spec, path, seconds=limit / 2))
+        one = within(limit, partial(glance, spec, path, seconds=min(limit / 2, READING_SECONDS)))
         known = within(limit, partial(copies.known, spec.name))
     except SourceError as error:
         found.problems.append(Problem(error.found, error.remedy or again))
@@ -309,7 +316,8 @@ def _look_at_files(
         found.opened[name] = one
         where = f"modalities.{name}: "
         if one.looked_at == 0:
-            found.notes.append(f"{where}no file was looked at, for no sampled row could be chosen")
+            why = "no sampled row could be chosen" if deadline.left() > 0 else "the time was up"
+            found.notes.append(f"{where}no file was looked at, for {why}")
         elif one.fine == 0:
             found.problems.append(_no_file(one, source, roots[source]))
         elif one.fine < one.looked_at:

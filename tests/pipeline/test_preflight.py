@@ -288,6 +288,14 @@ def test_a_folder_that_does_not_answer_is_given_up(check: Check, source: Path, m
     assert found.cost is None
 
 
+def test_what_could_not_be_looked_at_in_time_is_no_problem(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "SECONDS", 0.0)
+    found = check()
+    assert found.problems == []
+    assert len(found.notes) == 3
+    assert all("the time was up" in note for note in found.notes)
+
+
 def test_files_that_do_not_answer_are_given_up(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "_open", lambda *_: time.sleep(5))
     monkeypatch.setattr(opened, "SECONDS_PER_FILE", 0.2)
