@@ -48,6 +48,15 @@ def test_the_published_recipe_step_by_step(inverted: bool) -> None:
     assert published_grey(stored, inverted=inverted).tolist() == opencv_equalise(turned)
 
 
+def test_signed_values_over_the_whole_range_do_not_wrap() -> None:
+    stored = np.array([[-32768, -1], [0, 32767]], dtype=np.int16)
+    assert published_grey(stored, inverted=False).tolist() == [[0, 170], [170, 255]]
+    grey = stream(0, "test", "bytes").integers(-128, 128, (90, 20)).astype(np.int8)
+    assert (
+        published_grey(grey, inverted=False).tolist() == published_grey(grey.astype(np.int16), inverted=False).tolist()
+    )
+
+
 def test_inverting_turns_the_order_of_greys_round_once() -> None:
     stored = np.array([[0, 1000], [2000, 4000]], dtype=np.uint16)
     assert published_grey(stored, inverted=False).tolist() == [[0, 85], [170, 255]]
