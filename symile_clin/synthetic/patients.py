@@ -14,6 +14,7 @@ from symile_clin.modalities.base import SyntheticAdmission, SyntheticPatient, Ta
 from symile_clin.modalities.synthetic_ids import scattered_id
 from symile_clin.rng import stream
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
+from symile_clin.sources.icu import ICUSTAYS
 from symile_clin.synthetic.truth import Planting, draw_factors
 
 #: Patients with 1, 2, 3, 4 admissions; 1.55 on average.
@@ -31,6 +32,12 @@ ADMISSION_TYPES: Final = (
 RACES: Final = (
     ("WHITE", 0.64), ("BLACK/AFRICAN AMERICAN", 0.14), ("HISPANIC/LATINO - PUERTO RICAN", 0.04),
     ("WHITE - OTHER EUROPEAN", 0.04), ("ASIAN - CHINESE", 0.03), ("OTHER", 0.06), ("UNKNOWN", 0.05),
+)  # fmt: skip
+#: Admissions with 0, 1, 2 intensive care stays.
+SHARE_BY_ICU_STAYS: Final = (0.55, 0.38, 0.07)
+CARE_UNITS: Final = (
+    ("Medical Intensive Care Unit (MICU)", 0.4), ("Surgical Intensive Care Unit (SICU)", 0.25),
+    ("Coronary Care Unit (CCU)", 0.2), ("Trauma SICU (TSICU)", 0.15),
 )  # fmt: skip
 INSURANCES: Final = (("Medicare", 0.45), ("Medicaid", 0.10), ("Other", 0.45))
 LANGUAGES: Final = (("ENGLISH", 0.9), ("?", 0.1))
@@ -118,6 +125,34 @@ def hospital_rows(patient: SyntheticPatient, rng: np.random.Generator) -> TableR
         )
     stays.sort(key=lambda stay: int(stay["hadm_id"]))
     return {PATIENTS.name: [person], ADMISSIONS.name: stays}
+
+
+def icu_rows(patient: SyntheticPatient, rng: np.random.Generator) -> TableRows:
+    """The patient's rows of icustays: of some admissions, some of them with a second stay."""
+    stays: list[dict[str, Any]] = []
+    for serial, admission in enumerate(patient.admissions):
+        entered = admission.admittime + timedelta(minutes=int(rng.integers(30, 900)))
+        number = int(rng.choice(3, p=SHARE_BY_ICU_STAYS))
+        units = [_pick(rng, CARE_UNITS), _pick(rng, CARE_UNITS)]
+        lengths = [timedelta(minutes=round(1440 * float(rng.lognormal(0.3, 0.7)))) for _ in range(2)]
+        for stay in range(number):
+            left = min(entered + lengths[stay], admission.dischtime)
+            if left <= entered:
+                break
+            stays.append(
+                {
+                    "subject_id": patient.subject_id,
+                    "hadm_id": admission.hadm_id,
+                    "stay_id": scattered_id(30_000_000, patient.index, 2 * serial + stay),
+                    "first_careunit": units[0],
+                    "last_careunit": units[stay],
+                    "intime": entered,
+                    "outtime": left,
+                    "los": round((left - entered) / timedelta(days=1), 4),
+                }
+            )
+            entered = left + timedelta(hours=20)
+    return {ICUSTAYS.name: sorted(stays, key=lambda stay: int(stay["stay_id"]))}
 
 
 def _pick(rng: np.random.Generator, shares: tuple[tuple[str, float], ...]) -> str:

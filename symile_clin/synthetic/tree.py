@@ -29,8 +29,9 @@ from symile_clin.progress import Progress
 from symile_clin.rng import stream
 from symile_clin.schema import HADM_ID, TRUTH
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
+from symile_clin.sources.icu import ICUSTAYS
 from symile_clin.sources.tables import ColumnType, TableSpec
-from symile_clin.synthetic.patients import draw_patient, hospital_rows
+from symile_clin.synthetic.patients import draw_patient, hospital_rows, icu_rows
 from symile_clin.synthetic.truth import Planting
 
 #: Where in the tree each source lies, under the name its release has.
@@ -64,7 +65,10 @@ class _Writer:
         truth: list[dict[str, int]] = []
         for index in range(first, min(first + CHUNK, self.patients)):
             patient = draw_patient(seed=self.seed, index=index, patients=self.patients, planting=self.planting)
-            written = [hospital_rows(patient, stream(self.seed, "hospital", index))]
+            written = [
+                hospital_rows(patient, stream(self.seed, "hospital", index)),
+                icu_rows(patient, stream(self.seed, "icu", index)),
+            ]
             for modality in self.modalities:
                 source = self.out / DIRECTORIES[modality.tables[0].source]
                 rng = stream(self.seed, "room", modality.name, index)
@@ -134,7 +138,7 @@ def write_tree(
 
 def table_specs(modalities: Iterable[Modality]) -> list[TableSpec]:
     """Every table that the tree can hold, those of the hospital first."""
-    specs = {spec.name: spec for spec in (PATIENTS, ADMISSIONS)}
+    specs = {spec.name: spec for spec in (PATIENTS, ADMISSIONS, ICUSTAYS)}
     for modality in modalities:
         specs |= {spec.name: spec for spec in (*modality.tables, *modality.synthetic_only)}
     return list(specs.values())

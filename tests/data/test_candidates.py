@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from symile_clin.data.candidates import (
     NO_ROW,
     draw_candidates,
+    draw_matched,
     read_candidates,
     without_own_patient,
     write_candidates,
 )
+from symile_clin.data.strata import complete, strata
 from symile_clin.errors import CohortError
 from symile_clin.rng import stream
 
@@ -91,3 +94,60 @@ def test_lists_without_the_own_patient_keep_their_order_and_may_be_shorter(tmp_p
         assert found.listed.sum(axis=1).tolist() == [len(one) for one in expected]
         assert found.same_subject[:, 0].all()
         assert not found.same_subject[:, 1:].any()
+
+
+def _split(seed: int, size: int = 120) -> pd.DataFrame:
+    rng = stream(seed, "test", "matched")
+    return pd.DataFrame(
+        {
+            "row": np.arange(500, 500 + size),
+            "subject_id": np.sort(rng.integers(0, size // 2, size)),
+            "gender": rng.choice(["F", "M"], size),
+            "age": rng.integers(30, 70, size),
+            "view": rng.choice(["AP", "PA", None], size, p=[0.6, 0.3, 0.1]),
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_matched_negatives_are_like_the_query_and_of_other_patients(seed: int, n: int) -> None:
+    """By loops: who may be a negative of whom, and which queries have enough of them."""
+    samples, columns = _split(seed), ["gender", "age_band", "view"]
+    alike = np.where(complete(samples, columns), strata(samples, columns), -1)
+    rows, subjects = samples["row"].to_numpy(), samples["subject_id"].to_numpy()
+    lists = draw_matched(rows, subjects, alike, n=n, rng=stream(seed, "lists"))
+    records = samples.to_dict("records")
+    allowed = {
+        one["row"]: {
+            other["row"]
+            for other in records
+            if other["subject_id"] != one["subject_id"] and other["gender"] == one["gender"]
+            and other["age"] // 10 == one["age"] // 10 and isinstance(one["view"], str) and other["view"] == one["view"]
+        }
+        for one in records
+    }  # fmt: skip
+    assert lists.query_row.tolist() == [row for row in rows.tolist() if len(allowed[row]) >= n - 1]
+    for query, candidates, same in zip(lists.query_row, lists.candidate_rows, lists.same_subject, strict=True):
+        assert candidates[0] == query
+        assert len(set(candidates.tolist())) == n
+        assert set(candidates[1:].tolist()) <= allowed[query]
+        assert same.tolist() == [True] + [False] * (n - 1)
+    again = draw_matched(rows, subjects, alike, n=n, rng=stream(seed, "lists"))
+    np.testing.assert_array_equal(again.candidate_rows, lists.candidate_rows)
+
+
+def test_matched_negatives_are_uniform_among_those_allowed() -> None:
+    rows, subjects = np.arange(12), np.arange(12)
+    counts = np.zeros(12)
+    for repeat in range(600):
+        lists = draw_matched(rows, subjects, np.zeros(12, dtype=np.int64), n=4, rng=stream(repeat, "test"))
+        counts += np.bincount(lists.candidate_rows[:, 1:].ravel(), minlength=12)
+    expected = 600 * 12 * 3 / 12
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_where_no_query_has_enough_alike_there_are_no_lists() -> None:
+    lists = draw_matched(ROWS, SUBJECTS, np.arange(40), n=2, rng=stream(0, "test"))
+    assert lists.query_row.shape == (0,)
+    assert lists.candidate_rows.shape == lists.same_subject.shape == (0, 2)

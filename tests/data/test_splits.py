@@ -13,6 +13,7 @@ from symile_clin.data.splits import (
     Size,
     check_disjoint,
     draw_admission_then_drop,
+    draw_by_anchor_year_group,
     draw_by_subject,
     given_splits,
 )
@@ -130,3 +131,132 @@ def test_a_patient_in_two_splits_is_never_accepted() -> None:
     with pytest.raises(CohortError, match="1 patients are in more than one split"):
         check_disjoint(samples, {"a": "train", "b": "test", "c": "val"})
     check_disjoint(samples, {"a": "train", "c": "val"})
+
+
+GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019")
+
+
+def described(seed: int, size: int = 900, patients: int = 500) -> pd.DataFrame:
+    """Samples with what strata are made of: patients are of one sex and year group, and grow older."""
+    samples = cohort(size, patients, seed)
+    rng = stream(seed, "test", "described")
+    gender, group = rng.choice(["F", "M", "M"], patients), rng.choice(GROUPS, patients)
+    first = rng.integers(18, 92, patients)
+    return samples.assign(
+        gender=gender[samples["subject_id"]],
+        anchor_year_group=group[samples["subject_id"]],
+        age=first[samples["subject_id"]] + rng.integers(0, 4, size),
+        index_time=pd.Timestamp("2150-01-01") + pd.to_timedelta(rng.integers(0, 10_000, size), unit="h"),
+        view=rng.choice(["AP", "PA", None], size),
+    )
+
+
+def stratum_of(samples: pd.DataFrame, stratify: list[str]) -> dict[int, tuple[object, ...]]:
+    """By loops: the values of each patient's earliest sample."""
+    found: dict[int, tuple[object, ...]] = {}
+    earliest: dict[int, tuple[object, str]] = {}
+    for _, row in samples.iterrows():
+        when = (row["index_time"], row["sample_id"])
+        if row["subject_id"] not in earliest or when < earliest[row["subject_id"]]:
+            earliest[row["subject_id"]] = when
+            values = {**row.to_dict(), "age_band": row["age"] // 10}
+            found[row["subject_id"]] = tuple(None if pd.isna(values[name]) else values[name] for name in stratify)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("stratify", [["gender"], ["gender", "age_band"], ["view", "gender"]])
+def test_every_stratum_is_split_in_proportion_by_whole_patients(seed: int, stratify: list[str]) -> None:
+    samples = described(seed)
+    drawn = draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=seed, stratify=stratify)
+    assert set(drawn) == set(samples["sample_id"])
+    check_disjoint(samples, drawn)
+    of_subject = stratum_of(samples, stratify)
+    stratum, split = samples["subject_id"].map(of_subject), samples["sample_id"].map(drawn)
+    most = samples["subject_id"].value_counts().max()
+    for value in set(of_subject.values()):
+        mine = split[[one == value for one in stratum]]
+        for name, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+            # both ends of the stretch may fall within a patient, and the last of the whole split is taken entirely
+            assert abs((mine == name).sum() - share * len(mine)) <= 2 * most + 0.03 * len(mine)
+    plain = Counter(draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=seed).values())
+    for name, count in Counter(drawn.values()).items():
+        assert abs(count - plain[name]) <= 2 * most
+
+
+def test_strata_are_nearer_to_proportion_than_chance() -> None:
+    """Women in train, over 20 seeds: the spread that is left is of a patient or two, not of a coin."""
+    spread = {}
+    for stratify in ((), ("gender",)):
+        counts = []
+        for seed in range(20):
+            samples = described(0)
+            drawn = draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=seed, stratify=stratify)
+            women = samples.loc[samples["gender"] == "F", "sample_id"]
+            counts.append(sum(drawn[one] == "train" for one in women))
+        spread[stratify] = float(np.std(counts))
+    assert spread[("gender",)] < 0.35 * spread[()]
+
+
+def test_single_patients_of_rare_strata_go_everywhere() -> None:
+    """A stratum of one has no proportion: chance decides, with the split's share."""
+    samples = pd.DataFrame({"sample_id": [f"s{i}" for i in range(300)], "subject_id": range(300), "gender": range(300),
+                            "index_time": pd.Timestamp("2150-01-01")})  # fmt: skip
+    drawn = Counter(
+        draw_by_subject(samples, train=0.6, val=0.2, test="rest", seed=seed, stratify=["gender"])["s7"]
+        for seed in range(60)
+    )
+    assert min(drawn[name] for name in ("train", "val", "test")) >= 3
+
+
+def test_stratified_splits_hang_on_the_seed_and_not_on_row_order() -> None:
+    samples = described(3)
+    arguments = {"train": 0.6, "val": 0.2, "test": "rest", "stratify": ["gender", "age_band"]}
+    first = draw_by_subject(samples, seed=0, **arguments)
+    assert draw_by_subject(samples.sample(frac=1, random_state=1), seed=0, **arguments) == first
+    assert draw_by_subject(samples, seed=1, **arguments) != first
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_splits_in_time_take_whole_groups_of_years(seed: int) -> None:
+    samples = described(seed)
+    drawn = draw_by_anchor_year_group(samples, train=GROUPS[:2], val=GROUPS[2:3], test=GROUPS[3:])
+    check_disjoint(samples, drawn)
+    expected = {GROUPS[0]: "train", GROUPS[1]: "train", GROUPS[2]: "val", GROUPS[3]: "test"}
+    for _, row in samples.iterrows():
+        assert drawn[row["sample_id"]] == expected[row["anchor_year_group"]]
+
+
+def test_samples_of_groups_that_no_split_lists_are_left_out() -> None:
+    samples = described(0)
+    samples.loc[0, "anchor_year_group"] = None
+    drawn = draw_by_anchor_year_group(samples, train=GROUPS[:1], val=GROUPS[1:2], test=GROUPS[2:3])
+    out = samples.loc[~samples["sample_id"].isin(drawn), "anchor_year_group"]
+    assert set(out.dropna()) == {GROUPS[3]}
+    assert out.isna().sum() == 1
+
+
+def test_a_group_that_no_sample_has_is_named_with_those_that_exist() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'splits\.val' lists .*'2014 - 2017'.*did you mean '2014 - 2016'.*2017 - 2019"
+    ):
+        draw_by_anchor_year_group(described(0), train=GROUPS[:2], val=["2014 - 2017"], test=GROUPS[3:])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_patient_is_in_two_splits_whatever_the_rule_and_seed(seed: int) -> None:
+    samples = described(seed, size=200, patients=60)
+    for drawn in (
+        draw_by_subject(samples, train=0.5, val=0.25, test="rest", seed=seed),
+        draw_by_subject(samples, train=0.5, val=0.25, test="rest", seed=seed, stratify=["gender", "view"]),
+        draw_admission_then_drop(samples, train=60, val=10, seed=seed),
+        draw_by_anchor_year_group(samples, train=GROUPS[:2], val=GROUPS[2:3], test=GROUPS[3:]),
+    ):
+        check_disjoint(samples, drawn)
+        subjects = {
+            name: set(samples.loc[samples["sample_id"].map(drawn) == name, "subject_id"])
+            for name in ("train", "val", "test")
+        }
+        assert not subjects["train"] & subjects["val"]
+        assert not subjects["train"] & subjects["test"]
+        assert not subjects["val"] & subjects["test"]

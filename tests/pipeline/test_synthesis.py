@@ -26,6 +26,7 @@ HEADERS = {
     "mimic-iv/hosp/admissions.csv.gz": "subject_id,hadm_id,admittime,dischtime,deathtime,admission_type,"
     "admit_provider_id,admission_location,discharge_location,insurance,language,marital_status,race,edregtime,"
     "edouttime,hospital_expire_flag",
+    "mimic-iv/icu/icustays.csv.gz": "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los",
     "mimic-iv/hosp/labevents.csv.gz": "labevent_id,subject_id,hadm_id,specimen_id,itemid,order_provider_id,charttime,"
     "storetime,value,valuenum,valueuom,ref_range_lower,ref_range_upper,flag,priority,comments",
     "mimic-iv/hosp/d_labitems.csv.gz": "itemid,label,fluid,category",

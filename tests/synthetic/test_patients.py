@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from symile_clin.modalities.base import SyntheticPatient
 from symile_clin.modalities.synthetic_ids import MAX_PATIENTS, PER_PATIENT, scattered_id
 from symile_clin.rng import stream
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
-from symile_clin.synthetic.patients import draw_patient, hospital_rows
+from symile_clin.sources.icu import ICUSTAYS
+from symile_clin.synthetic.patients import draw_patient, hospital_rows, icu_rows
 from symile_clin.synthetic.truth import Planting
 
 PLANTING = Planting(target="t", queries=("a", "b"))
@@ -91,8 +92,23 @@ def test_hospital_rows_fill_the_tables_and_cap_the_age(patients: list[SyntheticP
     assert 91 in seen
 
 
+def test_intensive_care_stays_lie_within_their_admissions_one_after_the_other(patients: list[SyntheticPatient]) -> None:
+    stays = [row for patient in patients for row in icu_rows(patient, stream(0, "icu", patient.index))[ICUSTAYS.name]]
+    admissions = {one.hadm_id: one for patient in patients for one in patient.admissions}
+    assert len({stay["stay_id"] for stay in stays}) == len(stays) > 100
+    assert all(set(stay) == set(ICUSTAYS.columns) for stay in stays)
+    last: dict[int, datetime] = {}
+    for stay in sorted(stays, key=lambda stay: (stay["hadm_id"], stay["intime"])):
+        admission = admissions[stay["hadm_id"]]
+        assert max(admission.admittime, last.get(stay["hadm_id"], admission.admittime)) < stay["intime"]
+        assert stay["intime"] < stay["outtime"] <= admission.dischtime
+        last[stay["hadm_id"]] = stay["outtime"]
+    assert len(last) < len(stays)
+
+
 def test_hospital_rows_cannot_tell_a_factor(patients: list[SyntheticPatient]) -> None:
     patient = next(patient for patient in patients if len(patient.admissions) > 1)
     blank = {name: (0,) * count for name, count in PLANTING.factors.items()}
     other = replace(patient, admissions=tuple(replace(stay, factors=blank) for stay in patient.admissions))
     assert hospital_rows(patient, stream(0, "x")) == hospital_rows(other, stream(0, "x"))
+    assert icu_rows(patient, stream(0, "x")) == icu_rows(other, stream(0, "x"))
