@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,7 +31,7 @@ class Archive:
         self._hashing = _Hashing(raw)
         self._bytes: Any = igzip.IGzipFile(fileobj=self._hashing) if path.suffix == ".gz" else self._hashing
 
-    def blocks(self, size: int) -> Iterator[bytes]:
+    def blocks(self, size: int) -> Generator[bytes, None, None]:
         """The text in blocks of `size` bytes, each inflated in a thread of its own while the one before is used.
 
         Raises:

@@ -1,5 +1,6 @@
 """A table's used columns out of its CSV, strictly: nothing is skipped, guessed or repaired.
 
+Words such as nan and inf in a column of numbers are what they say; the rooms say whether they are of use.
 One line is one row. A quoted value that holds a line break is refused, for nothing tells it from an open quote that
 swallows rows up to the next quote.
 """
@@ -9,15 +10,15 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from symile_clin.errors import SourceError
@@ -43,6 +44,7 @@ WORDS: Final[Mapping[ColumnType, str]] = {
     "date": "date as YYYY-MM-DD",
 }
 _QUOTE, _LINE_FEED = 34, 10
+_HOLE: Final = bytes(8)
 _MAY_STAND_BESIDE_A_QUOTE: Final = np.isin(np.arange(256), list(b',\n"'))
 
 
@@ -66,13 +68,13 @@ def read_csv(spec: TableSpec, path: Path, archive: Archive) -> Generator[pa.Tabl
         SourceError: a column is missing or repeated, a value is not of its column's type, a row has too many or too
             few fields, a quote is in the wrong place, a value holds a line break, or the archive is damaged.
     """
-    blocks = _lines(path, archive)
-    first = next(blocks, None)
-    if first is None:
-        raise SourceError(f"{path} is empty", remedy=DOWNLOAD_AGAIN)
-    head, _, rest = first.text.partition(b"\n")
-    header = _header(spec, path, head)
-    with ThreadPoolExecutor(PARSERS) as parsers:
+    # Generators that hold threads are closed where they are used: the garbage collector would do it in any thread.
+    with closing(_lines(path, archive)) as blocks, ThreadPoolExecutor(PARSERS) as parsers:
+        first = next(blocks, None)
+        if first is None:
+            raise SourceError(f"{path} is empty", remedy=DOWNLOAD_AGAIN)
+        head, _, rest = first.text.partition(b"\n")
+        header = _header(spec, path, head)
         waiting: deque[Future[pa.Table]] = deque()
         try:
             if rest:
@@ -106,21 +108,6 @@ def check_columns(spec: TableSpec, path: Path, names: list[str]) -> None:
         raise SourceError(f"{path} has column {', '.join(repeated)} more than once", remedy=DOWNLOAD_AGAIN)
 
 
-def check_finite(spec: TableSpec, path: Path, table: pa.Table) -> None:
-    """Look for numbers that are none.
-
-    Raises:
-        SourceError: a column holds NaN or infinity.
-    """
-    for field in table.schema:  # nulls are passed over; a column of nothing else has no answer
-        if pa.types.is_floating(field.type) and pc.all(pc.is_finite(table[field.name])).as_py() is False:
-            raise SourceError(
-                f"{path}: column {field.name} of '{spec.name}' holds nan or inf",
-                expected="numbers, and nothing where there is none",
-                remedy=DOWNLOAD_AGAIN,
-            )
-
-
 def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with null columns for optional ones that the file lacks, in the schema's order."""
     columns = [
@@ -130,25 +117,26 @@ def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _lines(path: Path, archive: Archive) -> Iterator[_Block]:
+def _lines(path: Path, archive: Archive) -> Generator[_Block, None, None]:
     """The text cut at line ends."""
     line, kept, held = 1, b"", b""
-    for data in archive.blocks(BLOCK_BYTES):
-        data = held + data if held else data
-        held = data[-1:] if data.endswith(b"\r") else b""  # its line feed may be the next block's first byte
-        data = _with_line_feeds(data[:-1] if held else data)
-        end = data.rfind(b"\n") + 1
-        if end:
-            text = b"".join([kept, memoryview(data)[:end]])
-            yield _Block(text, line)
-            line += _count(text)
-        kept = data[end:] if end else kept + data
-        if len(kept) > MAX_LINE_BYTES:
-            raise SourceError(
-                f"{path}, line {line:,}, is longer than {MAX_LINE_BYTES >> 20} MB",
-                expected="lines of a CSV file",
-                remedy=DOWNLOAD_AGAIN,
-            )
+    with closing(archive.blocks(BLOCK_BYTES)) as texts:
+        for data in texts:
+            data = held + data if held else data
+            held = data[-1:] if data.endswith(b"\r") else b""  # its line feed may be the next block's first byte
+            data = _with_line_feeds(data[:-1] if held else data)
+            end = data.rfind(b"\n") + 1
+            if end:
+                text = b"".join([kept, memoryview(data)[:end]])
+                yield _Block(text, line)
+                line += _count(text)
+            kept = data[end:] if end else kept + data
+            if len(kept) > MAX_LINE_BYTES:
+                raise SourceError(
+                    f"{path}, line {line:,}, is longer than {MAX_LINE_BYTES >> 20} MB",
+                    expected="lines of a CSV file",
+                    remedy=DOWNLOAD_AGAIN,
+                )
     if kept or held:
         yield _Block(kept + b"\n", line)
 
@@ -199,15 +187,18 @@ def _parse(spec: TableSpec, path: Path, header: list[str], block: _Block) -> pa.
             expected="one line a row, but a quote is open, a value holds a line break or a line is empty",
             remedy=DOWNLOAD_AGAIN,
         )
-    check_finite(spec, path, table)
     return complete(table, schema)
 
 
 def _check_bytes(path: Path, block: _Block) -> None:
-    """Refuse what the parser would take as it is: NUL bytes, and quotes that neither open nor close a value."""
-    if b"\0" in block.text:
-        line = block.line + block.text.count(b"\n", 0, block.text.index(b"\0"))
-        raise SourceError(f"{path}, line {line:,}, holds NUL bytes", remedy=DOWNLOAD_AGAIN)
+    """Refuse what the parser would take as it is: pages never written, and quotes that are out of place.
+
+    A single NUL is a character like others: whoever reads the value judges it.
+    """
+    hole = block.text.find(_HOLE)
+    if hole >= 0:
+        line = block.line + block.text.count(b"\n", 0, hole)
+        raise SourceError(f"{path}, line {line:,}, holds a run of NUL bytes", remedy=DOWNLOAD_AGAIN)
     if b'"' not in block.text:
         return
     text = np.frombuffer(block.text, np.uint8)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
+import duckdb
 import ibis
-import pandas as pd
 import pyarrow as pa
 
+from symile_clin.errors import ConfigError
 from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.catalog import Catalog
+from symile_clin.sources.frames import to_frame
+from symile_clin.sources.memory import memory_bytes
+from symile_clin.sources.spill import spill_folder
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-
-#: Nulls stay nulls: integers and text have missing values of their own.
-_PANDAS_TYPES: Final = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype()}
+    import pandas as pd
 
 
 @final
@@ -33,27 +36,37 @@ class DuckDbCatalog(Catalog):
     def __init__(self, cache: ParquetCache, *, memory: str = "2GB", threads: int | None = None) -> None:
         self._cache = cache
         self._opened: dict[str, ir.Table] = {}
-        self._spill = tempfile.TemporaryDirectory(prefix="spill-", dir=cache.directory)  # mode 0700
+        self._memory = memory
+        directory = cache.directory.resolve()
+        self._closing = ExitStack()
         options: dict[str, Any] = {
-            "memory_limit": memory,
-            "temp_directory": self._spill.name,
+            "memory_limit": f"{memory_bytes(memory)}B",
+            "temp_directory": str(self._closing.enter_context(spill_folder(directory))),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
         if threads is not None:
             options["threads"] = threads
         self._engine = ibis.duckdb.connect(**options)
+        self._closing.callback(self._engine.disconnect)
+        # From here on no other place can be read, written or loaded from, whatever an expression says.
+        place = str(directory).replace("'", "''")
+        for setting in (
+            f"allowed_directories = ['{place}']",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self._engine.raw_sql(f"SET {setting}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._engine.disconnect()
-        self._spill.cleanup()
+        self._closing.close()
 
     def table(self, name: str) -> ir.Table:
         """The table's typed Parquet copy, made at the first use."""
         if name not in self._opened:
-            self._opened[name] = self._engine.read_parquet(self._cache.parquet(name), table_name=name)
+            self._opened[name] = self._engine.read_parquet(self._cache.parquet(name).resolve(), table_name=name)
         return self._opened[name]
 
     def root(self, source: str) -> Path | None:
@@ -66,10 +79,21 @@ class DuckDbCatalog(Catalog):
 
     def keep(self, name: str, expression: ir.Table) -> ir.Table:
         """A temporary table."""
-        return self._engine.create_table(name, expression, temp=True)
+        with self._within_memory():
+            return self._engine.create_table(name, expression, temp=True)
 
     def frame(self, expression: ir.Table) -> pd.DataFrame:
         """The answer, by way of Arrow."""
-        table: pa.Table = expression.to_pyarrow()
-        frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
-        return frame
+        with self._within_memory():
+            answer: pa.Table = self._engine.to_pyarrow(expression)  # its own method might ask another engine
+        return to_frame(answer)
+
+    @contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException:
+            raise ConfigError(
+                f"the tables cannot be joined within {self._memory} of memory and the disk space that is free",
+                remedy="Give more with --memory, or fewer --threads",
+            ) from None

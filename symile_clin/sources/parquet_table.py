@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from symile_clin.errors import SourceError
 from symile_clin.sources.archive import DOWNLOAD_AGAIN
-from symile_clin.sources.csv_table import WORDS, check_columns, check_finite, complete, used_schema
+from symile_clin.sources.csv_table import WORDS, check_columns, complete, used_schema
 from symile_clin.sources.tables import TableSpec
 
 BATCH_ROWS: Final = 1 << 17
@@ -35,7 +35,6 @@ def read_parquet(spec: TableSpec, path: Path) -> Generator[pa.Table, None, None]
             present = [name for name in schema.names if name in names]
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present):
                 table = pa.table({name: _cast(spec, path, name, batch.column(name)) for name in present})
-                check_finite(spec, path, table)
                 yield complete(table, schema)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
