@@ -66,6 +66,8 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         if missing:
             more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
             raise SourceError(f"{path.name} has no column '{missing[0]}'{more}", expected=f"a table of the {SOURCE}")
+        if len(set(header)) < len(header):
+            raise SourceError(f"{path.name} has a column twice", expected=f"a table of the {SOURCE}")
         ids = dict.fromkeys({SUBJECT_ID, HADM_ID, LABEL, LABEL_HADM_ID} & set(wanted), pa.int64())
         options = csv.ConvertOptions(include_columns=wanted, column_types=ids, strings_can_be_null=True)
         table: pd.DataFrame = csv.read_csv(path, convert_options=options).to_pandas()

@@ -31,12 +31,11 @@ from symile_clin.data.release import (
 from symile_clin.data.store import Cohort, Rows
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
-from symile_clin.modalities.released import ReleasedForm
+from symile_clin.modalities.released import TIME_FORMAT, ReleasedForm
 from symile_clin.progress import Advance, Progress
 from symile_clin.rng import stream
 from symile_clin.schema import HADM_ID, INDEX_TIME, SPLIT, SUBJECT_ID, present_column
 
-TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 #: Samples in memory at once.
 CHUNK: Final = 32
 

@@ -17,7 +17,7 @@ from symile_clin.cohort.attrition import Attrition
 from symile_clin.data.candidates import CandidateLists, without_own_patient, write_candidates
 from symile_clin.data.join import one_part, sha256_of
 from symile_clin.data.prepare import hash_samples
-from symile_clin.data.release import array_path, read_sums
+from symile_clin.data.release import REMEDY, array_path, read_sums
 from symile_clin.data.release_samples import POSITION, ReleasedSamples, map_array
 from symile_clin.data.splits import check_disjoint
 from symile_clin.data.store import Rows
@@ -136,7 +136,11 @@ def _samples(
     common[SAMPLE_ID] = table[HADM_ID].astype("string")
     parts = [common]
     for name in modalities:
-        parts += [forms[name].columns(table), pd.DataFrame({present_column(name): True}, index=table.index)]
+        try:
+            parts.append(forms[name].columns(table))
+        except (ValueError, TypeError, OverflowError):  # a date that is none, a word where a number should be
+            raise SourceError(f"the tables hold values of {name} that are of another type", remedy=REMEDY) from None
+        parts.append(pd.DataFrame({present_column(name): True}, index=table.index))
     return pd.concat(parts, axis="columns")
 
 

@@ -28,6 +28,7 @@ from symile_clin.data.release import (
 )
 from symile_clin.data.store import Rows
 from symile_clin.errors import MismatchError, SourceError
+from symile_clin.modalities.released import read_times
 from symile_clin.schema import ADMISSION_TYPE, AGE, GENDER, HADM_ID, INDEX_TIME, RACE, SPLIT, SPLITS, SUBJECT_ID, Split
 
 #: Columns of a sample in the frame below: its place in the arrays of its split.
@@ -63,7 +64,13 @@ def read_samples(root: Path, needed: Iterable[str]) -> ReleasedSamples:
     """
     wanted = list(needed)
     header, of_train = read_header(root / ADMISSIONS), read_header(table_path(root, "train"))
-    of_splits = [column for column in wanted if column not in header and column in of_train]
+    of_splits = [column for column in wanted if column not in header]
+    absent = [column for column in of_splits if column not in of_train]
+    if header and absent:
+        more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        raise SourceError(
+            f"neither {ADMISSIONS} nor train.csv has a column '{absent[0]}'{more}", expected=f"tables of the {SOURCE}"
+        )
     of_table = [column for column in wanted if column not in of_splits]
     admissions = read_table(root / ADMISSIONS, dict.fromkeys((*_OF_ADMISSION, *of_table)))
     if admissions[HADM_ID].duplicated().any():
@@ -75,7 +82,10 @@ def read_samples(root: Path, needed: Iterable[str]) -> ReleasedSamples:
     if not rows[HADM_ID].isin(admissions[HADM_ID]).all():
         raise MismatchError(f"the splits hold admissions that {ADMISSIONS} lacks", remedy=REMEDY)
     samples = admissions.merge(rows, on=HADM_ID, how="inner").rename(columns={ADMITTIME: INDEX_TIME})
-    samples[INDEX_TIME] = pd.to_datetime(samples[INDEX_TIME]).astype("datetime64[us]")
+    try:
+        samples[INDEX_TIME] = read_times(samples[INDEX_TIME])
+    except (ValueError, TypeError, OverflowError):
+        raise SourceError(f"{ADMISSIONS} holds an {ADMITTIME} that is no time", remedy=REMEDY) from None
     others = admissions.loc[~admissions[HADM_ID].isin(rows[HADM_ID]), [SUBJECT_ID, HADM_ID]]
     lists = {ours: _lists(root, theirs, ours, samples) for theirs, ours in LISTS.items()}
     return ReleasedSamples(samples=samples, others=others, lists=lists)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,21 @@ class ReleasedArray:
     dtype: str
     shape: tuple[int | None, ...]
     serves_as: str | None = None
+
+
+#: How the release's tables write times.
+TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+
+
+def read_times(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Times of a table, whether its reader has understood them already or not.
+
+    Raises:
+        ValueError: one that is none.
+    """
+    import pandas as pd
+
+    return pd.to_datetime(column, format=TIME_FORMAT).astype("datetime64[us]")
 
 
 class ReleasedForm(ABC):

@@ -184,13 +184,39 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SymileClinError], str]] =
     ),
     "a column is missing": (
         _table("symile_mimic_data.csv", lambda t: t.drop(columns="cxr_StudyDateTime")), SourceError,
-        "no column 'cxr_StudyDateTime'",
+        "has a column 'cxr_StudyDateTime'",
     ),
     "an admission twice": (
         _table("symile_mimic_data.csv", lambda t: pd.concat([t, t[:1]])), MismatchError, "an admission twice",
     ),
     "an admission that the table lacks": (
         _table("symile_mimic_data.csv", lambda t: t[5:]), MismatchError, "lacks",
+    ),
+    "a time that is none": (
+        _table("symile_mimic_data.csv", lambda t: t.assign(ecg_time="yesterday")), SourceError, "values of ecg",
+    ),
+    "an index time that is none": (
+        _table("symile_mimic_data.csv", lambda t: t.assign(admittime="2150-02-31 10:00:00")), SourceError, "is no time",
+    ),
+    "a word for a number": (
+        _table("symile_mimic_data.csv", lambda t: t.assign(**{"50912": "high"})), SourceError, "values of labs",
+    ),
+    "a column twice": (
+        lambda root: [
+            (root / "val.csv").write_text(text.replace("cxr_path", "hadm_id", 1))
+            for text in [(root / "val.csv").read_text()]
+        ],
+        SourceError, r"val\.csv has a column twice",
+    ),
+    "a table that is none": (
+        lambda root: (root / "train.csv").write_bytes(b"\x00\xff" * 99), SourceError, r"nor train\.csv has a column",
+    ),
+    "an array of objects": (
+        lambda root: np.save(root / "data_npy/val/cxr_val.npy", np.array([{}], dtype=object), allow_pickle=True),
+        SourceError, r"cxr_val\.npy is damaged",
+    ),
+    "an array that is text": (
+        lambda root: (root / "data_npy/val/hadm_id_val.npy").write_text("hello"), SourceError, "is damaged",
     ),
     "no JSON": (lambda root: (root / "labs_means.json").write_text("{"), MismatchError, "not valid JSON"),
     "an id that is no number": (

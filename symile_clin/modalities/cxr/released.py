@@ -12,7 +12,7 @@ from symile_clin.errors import SourceError
 from symile_clin.modalities.base import Arrays
 from symile_clin.modalities.cxr import CxrOptions
 from symile_clin.modalities.cxr.tables import FINDINGS
-from symile_clin.modalities.released import ReleasedArray, ReleasedForm
+from symile_clin.modalities.released import ReleasedArray, ReleasedForm, read_times
 
 STEM: Final = "cxr"
 PUBLISHED_SIDE: Final = 320
@@ -58,7 +58,7 @@ class ReleasedXrays(ReleasedForm):
     def columns(self, table: pd.DataFrame) -> pd.DataFrame:
         """Ids, view, time, path, findings; every picture fills its square."""
         own = {f"{self.modality.name}_{name}": table[column] for column, name in NAMES.items()}
-        own[f"{self.modality.name}_time"] = pd.to_datetime(table["cxr_StudyDateTime"])
+        own[f"{self.modality.name}_time"] = read_times(table["cxr_StudyDateTime"])
         own |= {ours: table[finding] for ours, finding in self._findings.items()}
         own |= {column: pd.Series(self._side, index=table.index) for column in self.modality.input_columns}
         return pd.DataFrame(own)[list(self.modality.columns)].astype(dict(self.modality.columns))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from symile_clin.modalities.base import Arrays
 from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES
-from symile_clin.modalities.released import ReleasedArray, ReleasedForm
+from symile_clin.modalities.released import ReleasedArray, ReleasedForm, read_times
 
 STEM: Final = "ecg"
 SHAPE: Final = (1, SAMPLES, len(LEADS))
@@ -39,7 +39,7 @@ class ReleasedEcgs(ReleasedForm):
         """Id, time and path; gain and baseline are null, for the release does not have them."""
         own = {
             f"{self.modality.name}_study_id": table["ecg_study_id"],
-            f"{self.modality.name}_time": pd.to_datetime(table["ecg_time"]),
+            f"{self.modality.name}_time": read_times(table["ecg_time"]),
             f"{self.modality.name}_path": table["ecg_path"],
         }
         return pd.DataFrame(own).reindex(columns=list(self.modality.columns)).astype(dict(self.modality.columns))
