@@ -14,7 +14,7 @@ from symile_clin import files
 from symile_clin.errors import SourceError
 from symile_clin.progress import Progress
 from symile_clin.sources.convert import CONVERTER_VERSION, convert, find_table
-from symile_clin.sources.inputs import identity, source_files
+from symile_clin.sources.inputs import CONTENTS, identity, source_files
 from symile_clin.sources.tables import TableSpec
 
 
@@ -93,11 +93,16 @@ class ParquetCache:
         Raises:
             ConfigError, SourceError: as `source_files`.
         """
-        tables = source_files(self._specs.values(), self.roots)
+        return self.with_contents(source_files(self._specs.values(), self.roots))
+
+    def with_contents(self, tables: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Tables of `source_files` with the rows and the SHA-256 of those that have been converted as they are now."""
+        described = []
         for table in tables:
-            sidecar = self.known(table["table"]) or {}
-            table |= {key: sidecar[key] for key in ("rows", "sha256") if key in sidecar}
-        return tables
+            known = (self.known(table["table"]) if "file" in table else None) or {}
+            same = known.get("changed_ns") == table.get("changed_ns")
+            described.append({**table, **{key: known[key] for key in CONTENTS if same and key in known}})
+        return described
 
     def _target(self, spec: TableSpec, path: Path) -> Path:
         """Named after the table, the source's place, and what the copy depends on."""

@@ -10,8 +10,8 @@ from symile_clin.errors import ConfigError
 from symile_clin.sources.convert import find_table
 from symile_clin.sources.tables import TableSpec
 
-#: What tells a file from another one without reading it.
-IDENTITY: Final = ("table", "file", "bytes", "changed_ns")
+#: What is known of a file only once it has been read.
+CONTENTS: Final = ("rows", "sha256")
 
 
 def source_files(specs: Iterable[TableSpec], roots: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -47,7 +47,12 @@ def identity(spec: TableSpec, root: Path, path: Path) -> dict[str, Any]:
 
 def identities(tables: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tables of a manifest as `source_files` gives them, to compare them before anything is read."""
-    return [{key: table[key] for key in IDENTITY if key in table} for table in tables]
+    return [{key: value for key, value in table.items() if key not in CONTENTS} for table in tables]
+
+
+def same_inputs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether a manifest's inputs are those of now, as far as can be told before anything is read."""
+    return then is not None and {**then, "tables": identities(then.get("tables", []))} == now
 
 
 def drift(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -57,7 +62,7 @@ def drift(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -
         then: the tables of a manifest's inputs.
         now: those of `source_files`.
     """
-    old, new = ({str(table["table"]): table for table in tables} for tables in (then, now))
+    old, new = ({str(one["table"]): one for one in tables if "bytes" in one} for tables in (then, now))
     sentences = [f"{old[name]['file']} is no longer used" for name in old if name not in new]
     for name, table in new.items():
         if name not in old:
