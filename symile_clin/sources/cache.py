@@ -99,7 +99,7 @@ class ParquetCache:
         """Tables of `source_files` with the rows and the SHA-256 of those that have been converted as they are now."""
         described = []
         for table in tables:
-            known = (self.known(table["table"]) if "file" in table else None) or {}
+            known: dict[str, Any] = (self.known(table["table"]) if "file" in table else None) or {}
             same = known.get("changed_ns") == table.get("changed_ns")
             described.append({**table, **{key: known[key] for key in CONTENTS if same and key in known}})
         return described
