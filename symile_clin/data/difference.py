@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from symile_clin.data.store import Cohort
 from symile_clin.modalities.base import Choice, Modality
-from symile_clin.schema import ATTRITION_SAMPLES, SAMPLE_ID, SPLIT, SUBJECT_ID, TIES, present_column
+from symile_clin.schema import ATTRITION_SAMPLES, HADM_ID, SAMPLE_ID, SPLIT, SUBJECT_ID, TIES, present_column
 
 NOT_INDEXED: Final = "not among its index events"
 NOT_KEPT: Final = "not known: it has no attrition.parquet"
@@ -33,7 +33,7 @@ class Difference:
     """What two cohorts differ in.
 
     Attributes:
-        counts: samples and patients of each, samples in both and in one only, and their Jaccard index.
+        counts: samples and patients of each, samples in both and in one only, their Jaccard index; of admissions, too.
         settings: key of the specs -> value in A and in B, where these differ.
         sources: the same of what the manifests say about sources.
         only_a, only_b: step and reason by which the other cohort lost them, samples.
@@ -94,6 +94,7 @@ def difference(
             "only_b": len(come),
             "jaccard": len(both) / max(len(both) + len(gone) + len(come), 1),
             "split_changed": int(moved.sum()),
+            **_admissions(a, b),
         },
         settings=_unlike(_rules(a), _rules(b)),
         sources=_unlike_sources(_sources(a), _sources(b)),
@@ -103,6 +104,12 @@ def difference(
         choices=pd.DataFrame(choices, columns=["modality", "what", *OUTCOMES]),
         samples=pd.concat(rows, ignore_index=True).reindex(columns=columns).astype("string"),
     )
+
+
+def _admissions(a: Cohort, b: Cohort) -> dict[str, float]:
+    """Overlap of admissions, which may be one where samples are of other kinds."""
+    of_a, of_b = (set(cohort.samples[HADM_ID].dropna().astype(int)) for cohort in (a, b))
+    return {"admissions_both": len(of_a & of_b), "admissions_jaccard": len(of_a & of_b) / max(len(of_a | of_b), 1)}
 
 
 def _indexed(samples: pd.DataFrame) -> pd.DataFrame:

@@ -41,6 +41,7 @@ class DiffResult:
             f"B  {self.b}: {counts['samples_b']:,} samples of {counts['subjects_b']:,} patients\n"
             f"in both {counts['both']:,}, only in A {counts['only_a']:,}, only in B {counts['only_b']:,}; "
             f"Jaccard index {counts['jaccard']:.4f}",
+            *self._of_other_kinds(),
             *_lines("Settings that differ", self.found.settings),
             *_lines("Sources that differ", self.found.sources),
             *_table("Only in A, by where B lost them", self.found.only_a),
@@ -71,6 +72,16 @@ class DiffResult:
             "choices": [{**row, "settings": self._settings_of(row["modality"])} for row in _records(found.choices)],
             "out": None if self.out is None else str(self.out),
         }
+
+    def _of_other_kinds(self) -> list[str]:
+        """Samples of other index events, or several of one, have other ids; their admissions may still be the same."""
+        counts = self.found.counts
+        if counts["both"] or not counts["admissions_both"]:
+            return []
+        return [
+            f"No sample is in both, for samples are made otherwise; {counts['admissions_both']:,} admissions are "
+            f"(Jaccard index {counts['admissions_jaccard']:.4f})."
+        ]
 
     def _by_modality(self) -> pd.DataFrame:
         summed = self.found.choices.groupby("modality", sort=False)[list(OUTCOMES)].sum().reset_index()

@@ -170,6 +170,7 @@ def test_cohorts_without_a_common_sample_are_compared_too(make: Make, tmp_path: 
     found = compare(make(), open_cohort(other.path))
     assert (found.counts["both"], found.counts["jaccard"]) == (0, 0)
     assert found.choices["equal"].sum() == 0
+    assert (found.counts["admissions_both"], found.counts["admissions_jaccard"]) == (ADMISSIONS, 1)
 
 
 def test_the_last_bit_of_a_decimal_is_no_difference(make: Make, tmp_path: Path) -> None:
