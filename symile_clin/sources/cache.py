@@ -99,9 +99,10 @@ class ParquetCache:
         """Tables of `source_files` with the rows and the SHA-256 of those that have been converted as they are now."""
         described = []
         for table in tables:
-            known: dict[str, Any] = (self.known(table["table"]) if "file" in table else None) or {}
-            same = known.get("changed_ns") == table.get("changed_ns")
-            described.append({**table, **{key: known[key] for key in CONTENTS if same and key in known}})
+            known = self.known(table["table"]) if "file" in table else None
+            if known is None or known["changed_ns"] != table["changed_ns"]:
+                known = {}
+            described.append({**table, **{key: known[key] for key in CONTENTS if key in known}})
         return described
 
     def _target(self, spec: TableSpec, path: Path) -> Path:
