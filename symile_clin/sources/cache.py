@@ -97,11 +97,11 @@ class ParquetCache:
 
     def with_contents(self, tables: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Tables of `source_files` with the rows and the SHA-256 of those that have been converted as they are now."""
-        described = []
+        described: list[dict[str, Any]] = []
         for table in tables:
             known = self.known(table["table"]) if "file" in table else None
             if known is None or known["changed_ns"] != table["changed_ns"]:
-                known = {}
+                known = dict[str, Any]()
             described.append({**table, **{key: known[key] for key in CONTENTS if key in known}})
         return described
 
