@@ -18,7 +18,7 @@ from symile_clin import files
 from symile_clin.data.store import Rows, StoredArray
 from symile_clin.modalities.base import ArraySpec
 
-COPY_BYTES: Final = 64 << 20
+COPY_BYTES: Final = 16 << 20
 
 
 def join_shards(parts: Sequence[Path], places: Rows, folder: Path, array: str, spec: ArraySpec) -> dict[str, Any]:

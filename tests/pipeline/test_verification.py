@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,10 +37,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree.complete(10_000_000 + number * 2 // 3, 20_000_000 + number, ADMITTED + number % 3 * 400 * HOUR)
     roots = tree.write()
     (root / "tiny.yaml").write_text(dump_yaml(apply_overrides(SPEC, ())))
-    build_cohort(
-        spec=str(root / "tiny.yaml"), out=root / "cohorts" / "tiny", workers=1, tracking_uri=None, progress=Quiet(),
-        **roots,  # type: ignore[arg-type]  one mapping for all sources
-    )  # fmt: skip
+    options: dict[str, Any] = {"workers": 1, "tracking_uri": None, "progress": Quiet(), **roots}
+    build_cohort(spec=str(root / "tiny.yaml"), out=root / "cohorts" / "tiny", **options)
     return root
 
 
@@ -50,8 +49,8 @@ def copy(built: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def verify(root: Path, **options: object) -> Verification:
-    return verify_cohort(cohort=root / "cohorts" / "tiny", progress=Quiet(), **options)  # type: ignore[arg-type]
+def verify(root: Path, **options: Any) -> Verification:
+    return verify_cohort(cohort=root / "cohorts" / "tiny", progress=Quiet(), **options)
 
 
 def verify_sources(root: Path) -> Verification:
