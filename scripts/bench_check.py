@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts are run from anywh
 from scripts.bench_demo import COMMAND
 from scripts.full_size_tables import FOLDERS, write_tables
 from symile_clin.modalities.labs.tables import LABEVENTS
-from symile_clin.pipeline.preflight import UNREADY
+from symile_clin.pipeline.readiness import UNREADY
 
 SCALE = 0.01
 MEMBER_ROWS = 500_000

@@ -13,16 +13,21 @@ from symile_clin.cohort.words import in_words
 from symile_clin.errors import SymileClinError
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import DEFAULT_SPEC, DEMO_PATIENTS, DEMO_SEED, DEMO_SPEC
-from symile_clin.pipeline.costs import size
+from symile_clin.pipeline.engines import Engine, EngineName, choose_engine
 from symile_clin.pipeline.inputs import cohort_inputs
-from symile_clin.pipeline.preflight import ENGINE_BYTES, UNREADY, Preflight, look
+from symile_clin.pipeline.preflight import look
+from symile_clin.pipeline.readiness import UNREADY, Preflight
+from symile_clin.pipeline.resuming import WORK_DIR
 from symile_clin.progress import Progress
 from symile_clin.schema import COHORTS_ROOT, SYNTHETIC_ROOT
+from symile_clin.sources.inputs import same_inputs
 from symile_clin.synthetic.tree import DIRECTORIES
 
+ENGINES: Final = {"duckdb": "DuckDB", "pyspark": "Spark"}
 #: What would become of the cohort's directory.
 NEW: Final = "new"
 UP_TO_DATE: Final = "there already, from the same sources and settings: nothing would be done"
+GOES_ON: Final = "begun by a build that was cut short: what it has read would be kept"
 REPLACED: Final = "there already, from other sources or settings: it would be replaced"
 IN_THE_WAY: Final = "not empty and not a cohort: choose another with --out"
 
@@ -92,6 +97,13 @@ def plan_cohort(
     out: Path | None = None,
     overrides: Sequence[str] = (),
     workers: int | None = None,
+    engine: EngineName = "duckdb",
+    memory: str = "2GB",
+    threads: int | None = None,
+    spark_master: str | None = None,
+    bigquery_project: str | None = None,
+    bigquery_tables: Sequence[str] = (),
+    tables_only: bool = False,
     progress: Progress,
     **others: Any,  # noqa: ARG001  options of a build that change nothing of what is planned
 ) -> Plan:
@@ -109,40 +121,57 @@ def plan_cohort(
     roots = {source: path for source, path in given.items() if path is not None}
     if demo:
         roots = {source: tree / folder for source, folder in DIRECTORIES.items() if (tree / folder).is_dir()}
+    chosen = choose_engine(
+        engine,
+        memory=memory,
+        threads=threads,
+        spark_master=spark_master,
+        bigquery_project=bigquery_project,
+        bigquery_tables=bigquery_tables,
+        tables_only=tables_only,
+    )
     missing = demo and files.read_manifest(tree) is None
     progress.say(f"Planning cohort {cohort_spec.name}; nothing is written.")
-    found = None if missing else look(cohort_spec, roots, out=out, workers=workers)
+    found = None if missing else look(cohort_spec, roots, out=out, workers=workers, engine=chosen)
     return Plan(
         name=cohort_spec.name,
         out=out,
         spec=in_words(cohort_spec),
         resolved=cohort_spec.resolved(),
-        state=_state(out, cohort_spec, roots),
+        state=_state(out, cohort_spec, roots, chosen),
         synthetic=tree if missing else None,
         found=found,
-        engine=_engine(workers, found),
+        engine=_engine(chosen, workers, found),
     )
 
 
-def _state(out: Path, spec: CohortSpec, roots: Mapping[str, Path]) -> str:
+def _state(out: Path, spec: CohortSpec, roots: Mapping[str, Path], engine: Engine) -> str:
     manifest = files.read_manifest(out)
     if manifest is None:
         if out.is_dir() and any(out.iterdir()):
             return IN_THE_WAY
-        return NEW
+        return GOES_ON if (files.building(out) / WORK_DIR).is_dir() else NEW
     if manifest.get("stage") != "cohort":
         return IN_THE_WAY
     try:
-        inputs = cohort_inputs(spec, spec.make_modalities(ROOMS), roots)
+        inputs = cohort_inputs(spec, spec.make_modalities(ROOMS), roots, engine)
     except SymileClinError:  # the look at the sources says why
         return REPLACED
-    return UP_TO_DATE if manifest.get("inputs") == inputs else REPLACED
+    return UP_TO_DATE if same_inputs(manifest.get("inputs"), inputs) else REPLACED
 
 
-def _engine(workers: int | None, found: Preflight | None) -> str:
+def _engine(engine: Engine, workers: int | None, found: Preflight | None) -> str:
+    """Who joins the tables and who opens the files."""
     cores = workers or (found.machine.cores if found is not None else None)
     processes = "a process for each core" if cores is None else "1 process" if cores == 1 else f"{cores} processes"
-    return (
-        f"Tables by DuckDB within {size(ENGINE_BYTES)}, spilling to disk beyond that; files by {processes}; "
-        "typed copies of the tables in .cache beside the cohort."
-    )
+    threads = f" and {engine.threads} threads" if engine.threads else ""
+    if engine.name == "bigquery":
+        tables = "Tables are joined by BigQuery, where they are"
+    else:
+        tables = (
+            f"Tables are joined by {ENGINES[engine.name]} within {engine.memory}{threads}, spilling to disk beyond "
+            "that; their typed copies are kept in .cache beside the cohort"
+        )
+    if engine.tables_only:
+        return f"{tables}. No file is looked into."
+    return f"{tables}. Files are opened by {'Spark' if engine.name == 'pyspark' else processes}."

@@ -6,33 +6,35 @@ Every part has a limit on its time, and what does not answer is named instead of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import pandas as pd
-
+from symile_clin.cohort.index import index_tables
+from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec, load_spec
-from symile_clin.errors import SourceError
-from symile_clin.evaluation.cohort_tables import table_text
+from symile_clin.errors import SourceError, SymileClinError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import DEFAULT_SPEC
-from symile_clin.pipeline.costs import Cost, estimate, size
+from symile_clin.pipeline.costs import estimate, size
+from symile_clin.pipeline.engines import DUCKDB, Engine
 from symile_clin.pipeline.inputs import source_tables
-from symile_clin.pipeline.machine import Machine, look_at_machine
+from symile_clin.pipeline.machine import look_at_machine
 from symile_clin.pipeline.opened import NO_ANSWER, Opened, open_some
 from symile_clin.pipeline.provenance import paper_note
+from symile_clin.pipeline.readiness import Preflight
 from symile_clin.pipeline.whereabouts import Problem, given_problems, option, whole_folder_problem
 from symile_clin.progress import Progress, Quiet
-from symile_clin.schema import COHORTS_ROOT
+from symile_clin.schema import COHORTS_ROOT, SUBJECT_ID
 from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.convert import find_table
 from symile_clin.sources.deadline import Deadline, within
-from symile_clin.sources.glance import Glance, glance
+from symile_clin.sources.glance import count_rows, glance
+from symile_clin.sources.memory import memory_bytes
 from symile_clin.sources.tables import TableSpec
-from symile_clin.sources.versions import Release, detect
+from symile_clin.sources.versions import FAMILIES, Release, detect
 
 SECONDS: Final = 26.0  #: for everything
 SECONDS_PER_FOLDER: Final = 5.0
@@ -40,125 +42,6 @@ SECONDS_PER_TABLE: Final = 10.0
 #: Of these, for reading; the rest is for making sense of it on a busy machine.
 READING_SECONDS: Final = 3.0
 SECONDS_PER_MODALITY: Final = 8.0
-ENGINE_BYTES: Final = 2_000_000_000
-UNREADY: Final = 3  #: exit code: the data failed
-
-
-@dataclass
-class Preflight:
-    """What a look at the sources found.
-
-    Attributes:
-        releases: by source.
-        tables: what a look at each table found; those that are not there are not in it.
-        kept: tables whose typed copy is there, so that their rows are exact and cost nothing.
-        opened: what became of a sample of each modality's files.
-        cost: None where too little is there to estimate it.
-        problems: why a build cannot start; all of them.
-        notes: what a person should know all the same.
-    """
-
-    spec: str
-    out: Path
-    machine: Machine
-    roots: Mapping[str, Path]
-    releases: dict[str, Release] = field(default_factory=dict)
-    tables: dict[str, Glance] = field(default_factory=dict)
-    kept: frozenset[str] = frozenset()
-    opened: dict[str, Opened] = field(default_factory=dict)
-    cost: Cost | None = None
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 if a build can start."""
-        return UNREADY if self.problems else 0
-
-    def text(self) -> str:
-        """Sources, tables, files, cost and problems, one below the other."""
-        sources = pd.DataFrame(
-            [
-                {"source": source, "folder": str(self.roots[source]), "release": release.text()}
-                for source, release in self.releases.items()
-            ]
-        )
-        parts = [f"Sources\n{table_text(sources)}" if len(sources) else ""]
-        if self.tables:
-            parts.append(f"Tables\n{table_text(self._table_rows())}")
-        if self.opened:
-            parts.append(f"Files, a sample\n{table_text(self._opened_rows())}")
-        parts.append(f"Machine\n{self.machine.text()}")
-        if self.cost is not None:
-            parts.append(f"Cost, estimated\n{self.cost.text()}")
-        if self.notes:
-            parts.append("\n".join(["Notes", *(f"  {note}" for note in self.notes)]))
-        if self.problems:
-            count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-            numbered = [f"  {number}. {problem.text()}" for number, problem in enumerate(self.problems, start=1)]
-            parts.append("\n".join([f"Cohort {self.spec} cannot be built: {count}.", *numbered]))
-        else:
-            parts.append(f"Cohort {self.spec} can be built in {self.out}.")
-        return "\n\n".join(part for part in parts if part)
-
-    def record(self) -> dict[str, Any]:
-        """The same for programs."""
-        return {
-            "spec": self.spec,
-            "out": str(self.out),
-            "ready": not self.problems,
-            "problems": [problem.record() for problem in self.problems],
-            "notes": self.notes,
-            "releases": {source: release.record() for source, release in self.releases.items()},
-            "tables": {
-                name: {
-                    "file": str(one.path),
-                    "form": one.form,
-                    "bytes": one.bytes,
-                    "rows": one.rows,
-                    "exact": one.exact,
-                    "missing": list(one.missing),
-                    "repeated": list(one.repeated),
-                    "unknown": list(one.unknown),
-                    "kept": name in self.kept,
-                }
-                for name, one in self.tables.items()
-            },
-            "files": [one.record() for one in self.opened.values()],
-            "machine": self.machine.record(),
-            "cost": None if self.cost is None else self.cost.record(),
-        }
-
-    def _table_rows(self) -> pd.DataFrame:
-        return pd.DataFrame(
-            [
-                {
-                    "table": name,
-                    "file": one.path.name,
-                    "size": size(one.bytes),
-                    "rows": f"{one.rows:,}" if one.exact else f"~{_rounded(one.rows)} (estimated)",
-                    "columns": _columns(one),
-                    "Parquet": "kept" if name in self.kept else "as it is" if one.form == "parquet" else "to be made",
-                }
-                for name, one in self.tables.items()
-            ]
-        )
-
-    def _opened_rows(self) -> pd.DataFrame:
-        return pd.DataFrame(
-            [
-                {
-                    "modality": one.modality,
-                    "looked at": one.looked_at,
-                    "fine": one.fine,
-                    "missing": one.missing,
-                    "refused": one.refusals(),
-                    "ms to check": round(one.check_seconds * 1e3, 2),
-                    "ms to read": round(one.read_seconds * 1e3, 2),
-                }
-                for one in self.opened.values()
-            ]
-        )
 
 
 def check_cohort(
@@ -194,37 +77,64 @@ def check_cohort(
     return look(cohort_spec, roots, out=out or Path(COHORTS_ROOT) / cohort_spec.name, workers=workers)
 
 
-def look(spec: CohortSpec, roots: Mapping[str, Path], *, out: Path, workers: int | None) -> Preflight:
-    """Look at every source of a cohort; as `check_cohort`."""
+def look(
+    spec: CohortSpec, roots: Mapping[str, Path], *, out: Path, workers: int | None, engine: Engine = DUCKDB
+) -> Preflight:
+    """Look at every source of a cohort; as `check_cohort`. Tables and files that the engine leaves alone are not."""
     deadline = Deadline(SECONDS)
     modalities = spec.make_modalities(ROOMS)
-    specs = source_tables(spec, modalities)
+    all_tables = source_tables(spec, modalities)
+    specs = [] if engine.remote else all_tables
     found = Preflight(spec.name, out, look_at_machine(out), roots)
     copies = ParquetCache(specs, roots=roots, directory=out.parent / ".cache", progress=Quiet())
-    found.problems += given_problems(specs, modalities, roots)
+    files = {} if engine.tables_only else modalities
+    found.problems += given_problems(specs, all_tables, modalities, files, roots)
     order = [spec.source for spec in specs] + list(roots)
     for source in sorted(roots, key=order.index):
         _look_at_source(source, roots[source], specs, modalities, copies, found, deadline)
     _look_for_rows(specs, modalities, found)
-    _look_at_files(modalities, roots, found, deadline)
+    _look_at_files(files, roots, found, deadline)
+    if engine.remote:
+        found.notes.append("the tables are elsewhere: neither they nor what their join costs were looked at")
     note = paper_note(spec.name, found.releases)
     if note:
         found.notes.append(note)
-    index = found.tables.get(specs[0].name)
-    if index is not None:
+    index_rows = _count_index(spec, found)
+    if index_rows is not None:
         found.cost = estimate(
-            modalities,
+            files if engine.tables_only else modalities,
             tables=found.tables,
             kept=found.kept,
             opened=found.opened,
-            index_rows=index.rows,
+            index_rows=index_rows,
             synthetic=any(release.synthetic for release in found.releases.values()),
             workers=workers or found.machine.cores,
-            engine_bytes=ENGINE_BYTES,
+            engine_bytes=memory_bytes(engine.memory),
             unseen=[one.name for one in specs if one.name not in found.tables],
         )
+        _look_at_sizes(spec, index_rows, found)
     _look_at_room(found)
     return found
+
+
+def _count_index(spec: CohortSpec, found: Preflight) -> int | None:
+    """How many index events there are, about; None if that cannot be told."""
+    if spec.index.path is None:
+        name = index_tables(spec.index)[-1 if spec.index.event == "icu_stay" else 0].name
+        return found.tables[name].rows if name in found.tables else None
+    try:
+        path = named_path(spec.index)
+        header, rows = within(SECONDS_PER_TABLE, partial(count_rows, path)) if path is not None else ([], 0)
+    except (SymileClinError, OSError) as error:
+        text = error.found if isinstance(error, SymileClinError) else str(error)
+        found.problems.append(Problem(text, "Set 'index.path' of the spec to the table of index events"))
+        return None
+    missing = [column for column in (SUBJECT_ID, spec.index.id, spec.index.time) if column not in header]
+    if missing:
+        found.problems.append(
+            Problem(f"{path} has no column {', '.join(map(str, missing))}", "Name its columns in the spec's 'index'")
+        )
+    return rows
 
 
 def _look_at_source(
@@ -244,7 +154,7 @@ def _look_at_source(
         if problem is not None:
             found.problems.append(problem)
             return
-        found.releases[source] = within(limit, partial(detect, source, root))
+        found.releases[source] = _detect(source, root, limit)
         for spec in specs:
             if spec.source == source:
                 limit = deadline.left(SECONDS_PER_TABLE)
@@ -256,6 +166,15 @@ def _look_at_source(
             )
         else:
             found.notes.append(f"the time was up before all of {root} had been looked at")
+
+
+def _detect(source: str, root: Path, limit: float) -> Release:
+    """The release; a long list of checksums on a slow disk is not waited for."""
+    try:
+        return within(limit, partial(detect, source, root))
+    except TimeoutError:
+        name = FAMILIES[source].name if source in FAMILIES else source
+        return Release(name, None, "it took too long to find out")
 
 
 def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Preflight, limit: float) -> None:
@@ -292,7 +211,7 @@ def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Pre
 
 def _look_for_rows(specs: Sequence[TableSpec], modalities: Mapping[str, Modality], found: Preflight) -> None:
     """Index events and events of each modality are in the first of their tables; without them there is no cohort."""
-    needed = {specs[0].name, *(modality.tables[0].name for modality in modalities.values())}
+    needed = {*(spec.name for spec in specs[:1]), *(modality.tables[0].name for modality in modalities.values())}
     for name, one in found.tables.items():
         if one.rows == 0 and name in needed:
             found.problems.append(Problem(f"{one.path} has no rows", "Download it again"))
@@ -329,9 +248,9 @@ def _look_at_files(
 
 def _no_file(one: Opened, source: str, root: Path) -> Problem:
     if NO_ANSWER in one.refused:
-        return Problem(f"files below {root} do not answer", "Check that its disk or file server is there")
+        return Problem(f"Files below {root} do not answer", "Check that its disk or file server is there")
     found = (
-        f"none of {one.looked_at} sampled files of '{one.modality}' below {root} can be used: {one.refusals(all=True)}"
+        f"None of {one.looked_at} sampled files of '{one.modality}' below {root} can be used: {one.refusals(all=True)}"
     )
     if one.instead:
         return Problem(
@@ -339,6 +258,19 @@ def _no_file(one: Opened, source: str, root: Path) -> Problem:
             f"Give {option(source)} the release with the files that the spec asks for, or change the spec's options",
         )
     return Problem(found, "Check that the download of files/ is complete")
+
+
+def _look_at_sizes(spec: CohortSpec, index_rows: int, found: Preflight) -> None:
+    """Whether there can be, and probably are, as many samples as the splits ask for."""
+    sizes = (spec.splits.train, spec.splits.val, spec.splits.test)
+    wanted = sum(size for size in sizes if isinstance(size, int))
+    if any(one.take == "all" for one in spec.modalities.values()) or found.cost is None:
+        return
+    if wanted > index_rows:
+        shares = "Ask for shares, such as --set splits.train=0.8 --set splits.val=0.1"
+        found.problems.append(Problem(f"The splits ask for {wanted:,} samples of {index_rows:,} index events", shares))
+    elif wanted > found.cost.samples:
+        found.notes.append(f"the splits ask for {wanted:,} samples, but about {found.cost.samples:,} are expected")
 
 
 def _look_at_room(found: Preflight) -> None:
@@ -360,14 +292,3 @@ def _look_at_room(found: Preflight) -> None:
             f"{size(machine.memory)} of memory are free, but up to {size(found.cost.memory)} may be used: "
             "fewer --workers help"
         )
-
-
-def _rounded(rows: int) -> str:
-    """A number of rows to the digits that an estimate has."""
-    return f"{rows / 1e6:,.1f} M" if rows >= 1e6 else f"{round(rows, -2):,}"
-
-
-def _columns(one: Glance) -> str:
-    wrong = [f"no {', '.join(one.missing)}"] if one.missing else []
-    wrong += [f"twice {', '.join(one.repeated)}"] if one.repeated else []
-    return "; ".join(wrong) or "complete"

@@ -31,7 +31,7 @@ class Problem:
 
     def text(self) -> str:
         """Both, as sentences."""
-        return f"{self.found[0].upper()}{self.found[1:]}. {self.remedy}."
+        return f"{self.found}. {self.remedy}."
 
     def record(self) -> dict[str, Any]:
         """For programs."""
@@ -56,7 +56,7 @@ def whole_folder_problem(
     known = [*specs, *others]
     name = FAMILIES[source].name if source in FAMILIES else source
     if not root.is_dir():
-        found = f"{root} is not a folder" if root.exists() else f"there is no folder {root}"
+        found = f"{root} is not a folder" if root.exists() else f"There is no folder {root}"
         return Problem(found, f"Give {option(source)} the folder of {name}")
     if not os.access(root, os.R_OK | os.X_OK):
         return Problem(f"{root} may not be read", "Ask its owner for permission to read it")
@@ -107,16 +107,27 @@ def _around(root: Path) -> list[Path]:
 
 
 def given_problems(
-    specs: Iterable[TableSpec], modalities: Mapping[str, Modality], roots: Mapping[str, Path]
+    specs: Iterable[TableSpec],
+    elsewhere: Iterable[TableSpec],
+    modalities: Mapping[str, Modality],
+    files: Mapping[str, Modality],
+    roots: Mapping[str, Path],
 ) -> list[Problem]:
-    """A problem for each source that is read and was not given, or was given and is not read."""
+    """A problem for each source that is read and was not given, or was given and is not read.
+
+    Args:
+        specs: tables that are read here; `elsewhere` may have more, which an engine reads where they are.
+        files: the modalities whose files are read.
+    """
     needed = {spec.source for spec in specs}
-    needed |= {modality.reads_from for modality in modalities.values() if modality.reads_from}
+    needed |= {modality.reads_from for modality in files.values() if modality.reads_from}
     found = [
-        Problem(f"no folder was given for {source}", f"Add {option(source)} DIR")
+        Problem(f"No folder was given for {source}", f"Add {option(source)} DIR")
         for source in sorted(needed - set(roots))
     ]
-    for source in sorted(set(roots) - needed):
+    known = needed | {spec.source for spec in elsewhere}
+    known |= {modality.reads_from for modality in modalities.values() if modality.reads_from}
+    for source in sorted(set(roots) - known):
         reading = [f"modalities.{name}.{modality.other_files[source]}"
                    for name, modality in modalities.items() if source in modality.other_files]  # fmt: skip
         remedy = f"Leave it out, or read it with --set {reading[0]}" if reading else "Leave it out"

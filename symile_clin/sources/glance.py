@@ -124,6 +124,19 @@ def header_of(path: Path) -> list[str]:
     return _header(read_part(path, seconds=1.0, raw_bytes=1 << 16), path)
 
 
+def count_rows(path: Path) -> tuple[list[str], int]:
+    """A table's column names and its rows; those of a large CSV are estimated.
+
+    Raises:
+        SourceError, OSError: as `glance`.
+    """
+    if path.suffix == ".parquet":
+        file = _parquet(path)
+        return list(file.schema_arrow.names), file.metadata.num_rows
+    part = read_part(path, seconds=1.0)
+    return _header(part, path), part.rows
+
+
 def column_head(path: Path, column: str) -> set[str]:
     """Values of a text column among a table's first rows; empty if it has no such column.
 

@@ -107,3 +107,22 @@ def test_the_command_takes_the_options_of_a_build(
     assert cli.run([*command, *folders]) == 0
     assert json.loads(capsys.readouterr().out)["spec"]["splits"]["seed"] == 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_engine_leaves_alone_is_not_looked_at(arguments: dict[str, Any]) -> None:
+    given = {**arguments, "mimic_ecg": None}
+    assert plan_cohort(**given, tables_only=True).exit_code == 3  # its table is read all the same
+    plan = plan_cohort(**arguments, tables_only=True, memory="3GB", threads=2)
+    assert plan.exit_code == 0
+    assert "joined by DuckDB within 3GB and 2 threads" in plan.text()
+    assert "No file is looked into." in plan.text()
+    assert plan.found is not None
+    assert plan.found.opened == {}
+    plan = plan_cohort(**given, engine="bigquery", bigquery_project="p", tables_only=True)
+    assert plan.exit_code == 0
+    assert "joined by BigQuery, where they are" in plan.text()
+
+
+def test_a_build_that_was_cut_short_would_go_on(arguments: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data/cohorts/.tiny.building/shards").mkdir(parents=True)
+    assert "what it has read would be kept" in plan_cohort(**arguments).text()

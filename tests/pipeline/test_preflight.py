@@ -18,7 +18,8 @@ import pytest
 from symile_clin import cli
 from symile_clin.modalities.labs.tables import LABEVENTS
 from symile_clin.pipeline import machine, opened, preflight
-from symile_clin.pipeline.preflight import Preflight, check_cohort
+from symile_clin.pipeline.preflight import check_cohort
+from symile_clin.pipeline.readiness import Preflight
 from symile_clin.progress import Quiet
 from symile_clin.sources.glance import glance
 from symile_clin.strict import apply_overrides, dump_yaml
@@ -389,3 +390,41 @@ def test_the_cost_is_that_of_the_spec_that_was_given(check: Check) -> None:
     assert small is not None
     assert large is not None
     assert large.total_disk > small.total_disk
+
+
+def test_stays_and_named_tables_are_counted_as_index_events(check: Check, source: Path, tmp_path: Path) -> None:
+    events = tmp_path / "visits.csv"
+    events.write_text("subject_id,visit,seen\n" + "10000000,1,2150-03-01 12:00:00\n" * 1000)
+    named = ["index.event=table", f"index.path={events}", "index.id=visit", "index.time=seen"]
+    found = check(*named)
+    assert found.problems == []
+    assert found.cost is not None
+    assert found.cost.samples == 27
+    assert "has no column when" in problem(check(*named[:3], "index.time=when"))
+    events.unlink()
+    assert "Set 'index.path' of the spec" in problem(check(*named))
+    assert "has no icu/icustays.csv.gz" in problem(check("index.event=icu_stay", "index.time=intime"))
+    (source / "mimic_iv" / "icu").mkdir()
+    table = source / "mimic_iv" / "icu" / "icustays.csv"
+    columns = "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los\n"
+    table.write_text(columns + "10000000,20000000,30000000,,,2150-03-01 12:00:00,,\n" * 100)
+    found = check("index.event=icu_stay", "index.time=intime")
+    assert found.problems == []
+    assert found.cost is not None
+    assert found.cost.samples == 3
+
+
+def test_splits_that_ask_for_more_than_there_can_be_are_a_problem(check: Check) -> None:
+    sizes = ["splits.train=30", "splits.val=11"]
+    assert problem(check(*sizes)).startswith("The splits ask for 41 samples of 40 index events. Ask for shares")
+    found = check("splits.train=30", "splits.val=10")
+    assert found.problems == []
+    assert "the splits ask for 40 samples, but about 2 are expected" in found.notes
+
+
+def test_a_release_that_takes_too_long_to_tell_is_unknown(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "detect", lambda *_: time.sleep(3))
+    monkeypatch.setattr(preflight, "SECONDS_PER_FOLDER", 0.1)
+    found = check()
+    assert found.problems == []
+    assert {one.evidence for one in found.releases.values()} == {"it took too long to find out"}
