@@ -64,6 +64,34 @@ def _source_options(command: Command) -> Command:
     return command
 
 
+def _engine_options(command: Command) -> Command:
+    for option in reversed(
+        (
+            click.option(
+                "--engine",
+                type=click.Choice(["duckdb", "pyspark", "bigquery"]),
+                default="duckdb",
+                show_default=True,
+                help="What joins the tables (docs/engines.md); the cohort is the same.",
+            ),
+            click.option("--memory", default="2GB", show_default=True, help="Of DuckDB, or of Spark's driver."),
+            click.option("--threads", type=click.IntRange(min=1), help="Of the engine here.  [default: all cores]"),
+            click.option("--spark-master", metavar="URL", help="Of a Spark cluster.  [default: Spark on this machine]"),
+            click.option("--bigquery-project", metavar="PROJECT", help="The project that BigQuery bills."),
+            click.option(
+                "--bigquery-table",
+                "bigquery_tables",
+                multiple=True,
+                metavar="NAME=PROJECT.DATASET.TABLE",
+                help="Where BigQuery has a table, if not at its usual name; may be repeated.",
+            ),
+            click.option("--tables-only", is_flag=True, help="Look into no file: no arrays, nothing to train on."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def _tracking_options(command: Command) -> Command:
     command = click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store of this run.")(
         command
@@ -120,16 +148,18 @@ def cohort() -> None:
 @_source_options
 @click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/<name>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@_engine_options
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and what it would cost; write nothing.")
+@click.option("--sql", is_flag=True, help="Print the SQL that --engine bigquery would run; run nothing.")
 @_override_option
 @_tracking_options
 @_output_options
-def cohort_build(tracking_uri: str, no_tracking: bool, dry_run: bool, **arguments: Any) -> None:
+def cohort_build(tracking_uri: str, no_tracking: bool, dry_run: bool, sql: bool, **arguments: Any) -> None:
     """Join the sources into a cohort.
 
     SPEC is a name in cohorts/ or a YAML file; symile_mimic if left out.
     """
-    command = "plan_cohort" if dry_run else "build_cohort"
+    command = "cohort_sql" if sql else "plan_cohort" if dry_run else "build_cohort"
     _run(command, tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 

@@ -19,6 +19,7 @@ GENDER: Final = "gender"
 RACE: Final = "race"
 ADMISSION_TYPE: Final = "admission_type"
 ANCHOR_YEAR_GROUP: Final = "anchor_year_group"
+NOT_CHECKED: Final = "not checked"  #: of a source's files, where a build looked into tables only
 AGE_BAND: Final = "age_band"  #: no column: the ten-year band of `age`, where groups of samples are named
 SAMPLE_COLUMNS: Final = (
     ROW, SAMPLE_ID, SPLIT, SUBJECT_ID, HADM_ID, INDEX_TIME, AGE, GENDER, RACE, ADMISSION_TYPE, ANCHOR_YEAR_GROUP,

@@ -117,7 +117,7 @@ def prepare(
         folder.mkdir(parents=True)
         entries[name] = {}
         for array, spec in modality.arrays.items():
-            if not spec.fitted:
+            if not spec.fitted and name in shards:  # files out of reach were not read
                 read = shards[name]
                 write = join_shards if join else link_shards
                 entries[name][array] = write(read.parts, read.rows(samples[SAMPLE_ID]), folder, array, spec)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from symile_clin import files
 from symile_clin.data.candidates import CandidateLists, read_candidates
 from symile_clin.errors import CohortError, MismatchError, NotFoundError
-from symile_clin.schema import ARRAYS_DIR, CANDIDATES_DIR, ROW, SAMPLES, SPLIT, STATE_DIR, TRUTH, Split
+from symile_clin.schema import ARRAYS_DIR, CANDIDATES_DIR, NOT_CHECKED, ROW, SAMPLES, SPLIT, STATE_DIR, TRUTH, Split
 
 Rows = NDArray[np.int64]
 
@@ -96,6 +96,11 @@ class Cohort:
         return spec
 
     @property
+    def tables_only(self) -> bool:
+        """Whether it was built without a look into files: it has no arrays of them."""
+        return self.manifest.get("source_files") == NOT_CHECKED
+
+    @property
     def synthetic(self) -> bool:
         """Whether the patients are synthetic, so that pictures of them may travel."""
         return bool(self.manifest["synthetic"])
@@ -122,7 +127,16 @@ class Cohort:
         return samples.loc[samples[SPLIT] == split, ROW].to_numpy(dtype=np.int64, copy=True)
 
     def array(self, modality: str, array: str) -> StoredArray:
-        """A stored array of a modality, memory-mapped."""
+        """A stored array of a modality, memory-mapped.
+
+        Raises:
+            CohortError: it would be of files, and the cohort was built from tables only.
+        """
+        if self.tables_only and array not in self.manifest["arrays"][modality]:
+            raise CohortError(
+                f"cohort {self.name} was built from tables only: it has no {modality} {array}",
+                remedy="Build it again where the files are, without --tables-only",
+            )
         return StoredArray(self.path / ARRAYS_DIR / modality, self.manifest["arrays"][modality][array])
 
     def state(self, modality: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.release import import_cohort as import_cohort
     from symile_clin.pipeline.server import ui as ui
     from symile_clin.pipeline.session import demo as demo
+    from symile_clin.pipeline.sql import cohort_sql as cohort_sql
     from symile_clin.pipeline.synthesis import synth as synth
     from symile_clin.pipeline.training import train as train
     from symile_clin.pipeline.verification import verify_cohort as verify_cohort
@@ -28,6 +29,7 @@ _HOME = {
     "build_cohort": "cohorts",
     "check_cohort": "preflight",
     "describe_cohort": "describe",
+    "cohort_sql": "sql",
     "demo": "session",
     "diff_cohorts": "difference",
     "evaluate": "evaluation",

@@ -15,7 +15,6 @@ from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.build import assemble
 from symile_clin.cohort.events import count_events
 from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec
-from symile_clin.cohort.workers import Workers
 from symile_clin.data import splits
 from symile_clin.data.prepare import Prepared, prepare
 from symile_clin.data.store import Cohort, open_cohort
@@ -23,6 +22,7 @@ from symile_clin.errors import ConfigError
 from symile_clin.evaluation.cohort_tables import table_text
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
+from symile_clin.pipeline.engines import Engine, EngineName, choose_engine, open_engine
 from symile_clin.pipeline.inputs import cohort_inputs, refuse_unused, source_tables
 from symile_clin.pipeline.provenance import tell_releases
 from symile_clin.pipeline.resuming import WORK_DIR, Workplace, resumable
@@ -34,6 +34,7 @@ from symile_clin.schema import (
     COHORTS_ROOT,
     EVENTS,
     HADM_ID,
+    NOT_CHECKED,
     QUARANTINE,
     SAMPLE_ID,
     SPLIT,
@@ -45,7 +46,7 @@ from symile_clin.schema import (
     TRUTH,
 )
 from symile_clin.sources.cache import ParquetCache
-from symile_clin.sources.duckdb_catalog import DuckDbCatalog
+from symile_clin.sources.inputs import drift, same_inputs
 from symile_clin.sources.versions import Release
 
 DEFAULT_SPEC: Final = "symile_mimic"
@@ -55,6 +56,10 @@ DEMO_SEED: Final = 0
 #: Beside the tables' Parquet copies: which records may be used.
 ANSWERS: Final = "answers.sqlite"
 SPLIT_STEP: Final = "splits"
+TABLES_ONLY: Final = (
+    "It was built from tables only: no file was looked for, so samples may be in it whose files are missing or broken, "
+    "and it has no arrays of files to train on."
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class BuildResult:
         subjects: patients of the whole cohort.
         queries: of val and test: how many there are, and how many have a list of matched candidates.
         attrition: attrition.csv.
+        tables_only: no file was looked into.
         skipped: the same cohort was there already.
     """
 
@@ -76,6 +82,7 @@ class BuildResult:
     subjects: int
     queries: Mapping[str, Mapping[str, int | None]]
     attrition: pd.DataFrame
+    tables_only: bool
     skipped: bool
 
     def text(self) -> str:
@@ -85,7 +92,7 @@ class BuildResult:
         return (
             f"{table_text(self.attrition)}\n\n"
             f"Cohort {self.path} {state}: {sum(self.samples.values()):,} samples of {self.subjects:,} patients "
-            f"({sizes}).{''.join(self._matched())}"
+            f"({sizes}).{''.join(self._matched())}" + (f"\n{TABLES_ONLY}" if self.tables_only else "")
         )
 
     def _matched(self) -> Iterator[str]:
@@ -106,6 +113,7 @@ class BuildResult:
             "subjects": self.subjects,
             "queries": {split: dict(of_split) for split, of_split in self.queries.items()},
             "attrition": self.attrition.to_dict("records"),
+            "tables_only": self.tables_only,
             "skipped": self.skipped,
         }
 
@@ -121,6 +129,13 @@ def build_cohort(
     out: Path | None = None,
     overrides: Sequence[str] = (),
     workers: int | None = None,
+    engine: EngineName = "duckdb",
+    memory: str = "2GB",
+    threads: int | None = None,
+    spark_master: str | None = None,
+    bigquery_project: str | None = None,
+    bigquery_tables: Sequence[str] = (),
+    tables_only: bool = False,
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
     allow_remote_tracking: bool = False,
@@ -135,6 +150,7 @@ def build_cohort(
         out: the cohort directory; data/cohorts/<name> by default.
         overrides: `key=value` settings that win over the spec.
         workers: processes; one per core by default. Their number changes nothing in the cohort.
+        engine, memory, threads, spark_master, bigquery_project, bigquery_tables, tables_only: see `Engine`.
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: nothing that a build records is patient-level; said in the run's tags only.
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
@@ -156,9 +172,18 @@ def build_cohort(
     if not demo:
         refuse_unused(cohort_spec, modalities, roots)
     out = out or Path(COHORTS_ROOT) / cohort_spec.name
-    inputs = cohort_inputs(cohort_spec, modalities, roots)
+    chosen = choose_engine(
+        engine,
+        memory=memory,
+        threads=threads,
+        spark_master=spark_master,
+        bigquery_project=bigquery_project,
+        bigquery_tables=bigquery_tables,
+        tables_only=tables_only,
+    )
+    inputs = cohort_inputs(cohort_spec, modalities, roots, chosen)
     found = files.read_manifest(out)
-    if found is not None and found.get("inputs") == inputs:
+    if found is not None and same_inputs(found.get("inputs"), inputs):
         progress.say(f"Cohort {out} is there already, from the same sources and settings: nothing to do.")
         return _result(open_cohort(out), skipped=True)
     if found is not None and found.get("stage") != "cohort":
@@ -166,10 +191,12 @@ def build_cohort(
     if found is None and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a cohort", remedy="Choose another directory with --out")
     started = time.monotonic()
+    for change in drift(found["inputs"].get("tables", []), inputs["tables"]) if found is not None else []:
+        progress.say(f"  {change}.")
     progress.say(f"Building cohort {cohort_spec.name} in {out}.")
     releases = tell_releases(roots, spec=cohort_spec.name, progress=progress)
     with resumable(out, progress) as place:
-        _build(place, out, cohort_spec, modalities, roots, inputs, releases, workers, progress, started)
+        _build(place, out, cohort_spec, modalities, roots, inputs, releases, chosen, workers, progress, started)
     cohort = open_cohort(out)
     result = _result(cohort, skipped=False)
     tracker = open_tracker(
@@ -183,9 +210,10 @@ def build_cohort(
         allow_remote_tracking=allow_remote_tracking,
         progress=progress,
     )
-    tracker.params(_flat(cohort.spec))
+    runtime = dict(cohort.manifest["runtime"])
+    tracker.params({**_flat(cohort.spec), "engine": runtime.pop("engine")})
     counts = {f"samples/{split}": float(count) for split, count in result.samples.items()}
-    tracker.metrics({**counts, "subjects": float(result.subjects), **cohort.manifest["runtime"]})
+    tracker.metrics({**counts, "subjects": float(result.subjects), **runtime})
     for name in (ATTRITION, EVENTS):
         tracker.artifact(out / name, patient_level=False)
     tracker.finish()
@@ -200,6 +228,7 @@ def _build(
     roots: Mapping[str, Path],
     inputs: Mapping[str, Any],
     releases: Mapping[str, Release],
+    engine: Engine,
     workers: int | None,
     progress: Progress,
     started: float,
@@ -208,12 +237,15 @@ def _build(
     directory = place.directory
     tables = source_tables(spec, modalities)
     cache = ParquetCache(tables, roots=roots, directory=out.parent / ".cache", progress=progress)
-    with Workers(workers, cautious=place.died) as pool, DuckDbCatalog(cache) as catalog:
+    with open_engine(engine, cache=cache, tables=tables, roots=roots, workers=workers, cautious=place.died) as (
+        catalog,
+        pool,
+    ):
         assembled = assemble(
             spec,
             modalities,
             catalog=catalog,
-            work=place.work,
+            work=place.work.absolute(),  # executors of a cluster have working directories of their own
             answers=cache.directory / ANSWERS,
             workers=pool,
             progress=progress,
@@ -229,6 +261,7 @@ def _build(
             candidates=spec.candidates.n,
             seed=spec.candidates.seed,
             matched=spec.candidates.matched,
+            join=engine.name != "pyspark",  # what tasks wrote stays where it is
         )
         attrition = assembled.attrition
         attrition.leave(SPLIT_STEP, _without_split(spec.splits, assembled.samples, split_of))
@@ -257,13 +290,18 @@ def _build(
             "target": spec.candidates.target,
             "synthetic": planted is not None,
             "planted": planted,
-            "inputs": inputs,
+            "inputs": {**inputs, "tables": cache.with_contents(inputs["tables"])},
             "releases": {source: release.record() for source, release in releases.items()},
             "counts": _counts(prepared),
             "arrays": prepared.arrays,
             "files": files.listing(directory, leave_out=[WORK_DIR]),
             "tables_sha256": {one["table"]: one["sha256"] for one in cache.inputs() if "sha256" in one},
-            "runtime": {"seconds": round(time.monotonic() - started, 1), "workers": pool.count},
+            **({"source_files": NOT_CHECKED} if engine.tables_only else {}),
+            "runtime": {
+                "seconds": round(time.monotonic() - started, 1),
+                "workers": pool.count,
+                "engine": engine.name,
+            },
         },
     )
 
@@ -346,6 +384,7 @@ def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
         subjects=counts["subjects"],
         queries=counts.get("queries", {}),
         attrition=pd.read_csv(cohort.path / ATTRITION, keep_default_na=False),
+        tables_only=cohort.tables_only,
         skipped=skipped,
     )
 

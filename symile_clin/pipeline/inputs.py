@@ -12,8 +12,10 @@ from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec
 from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import Modality
+from symile_clin.pipeline.engines import DUCKDB, Engine
+from symile_clin.schema import NOT_CHECKED
 from symile_clin.sources.inputs import require_roots, source_files
-from symile_clin.sources.tables import TableSpec
+from symile_clin.sources.tables import TableSpec, remote_tables
 
 
 def source_tables(spec: CohortSpec, modalities: Mapping[str, Modality]) -> list[TableSpec]:
@@ -38,16 +40,28 @@ def refuse_unused(spec: CohortSpec, modalities: Mapping[str, Modality], roots: M
         raise ConfigError(f"{option} was given, but the spec reads nothing of it", remedy=f"Leave it out{reading}")
 
 
-def cohort_inputs(spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path]) -> dict[str, Any]:
+def cohort_inputs(
+    spec: CohortSpec, modalities: Mapping[str, Modality], roots: Mapping[str, Path], engine: Engine = DUCKDB
+) -> dict[str, Any]:
     """What a cohort is made from; equal inputs make an equal cohort.
 
-    Images and records are not listed: only those that are chosen are ever opened.
+    Images and records are not listed: only those that are chosen are ever opened. Nor is the engine, but where its
+    tables are others; of those in BigQuery, names are all that is known.
+
+    Raises:
+        ConfigError: the directory of a source was not given.
     """
     given, named = spec.splits.given, named_path(spec.index)
-    require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
+    tables = source_tables(spec, modalities)
+    if not engine.tables_only:
+        try:
+            require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
+        except ConfigError as error:
+            raise ConfigError(error.found, remedy=f"{error.remedy}, or look into no file with --tables-only") from None
     return {
         "spec": spec.resolved(),
-        "tables": source_files(source_tables(spec, modalities), roots),
+        "tables": remote_tables(tables, engine.bigquery_tables) if engine.remote else source_files(tables, roots),
+        **({"files": NOT_CHECKED} if engine.tables_only else {}),
         "splits_sha256": files.sha256(Path(given)) if given and Path(given).is_file() else None,
         "index_sha256": None if named is None else files.sha256(named),
         "version": __version__,

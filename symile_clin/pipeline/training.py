@@ -16,7 +16,7 @@ from symile_clin import files
 from symile_clin.config import RunConfig, flatten, load_config
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import ConfigError
+from symile_clin.errors import CohortError, ConfigError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model, choose_device
@@ -100,6 +100,11 @@ def train(
         TrainingError: a loss or gradient that is not finite.
     """
     opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    if opened.tables_only:
+        raise CohortError(
+            f"cohort {opened.name} was built from tables only: its files were not read",
+            remedy="Build it again where the files are, without --tables-only",
+        )
     modalities = modalities_of(opened.spec)
     _refuse_absent(opened, modalities)
     config = load_config(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from symile_clin.sources.tables import TableSpec
+from symile_clin.sources.tables import RemoteTable, TableSpec
 
 PATIENTS: Final = TableSpec(
     name="patients",
     source="mimic_iv",
     path="hosp/patients.csv",
+    remote=(RemoteTable("physionet-data.mimiciv_3_1_hosp.patients"),),
     columns={
         "subject_id": "int",
         "gender": "text",
@@ -26,6 +27,7 @@ ADMISSIONS: Final = TableSpec(
     name="admissions",
     source="mimic_iv",
     path="hosp/admissions.csv",
+    remote=(RemoteTable("physionet-data.mimiciv_3_1_hosp.admissions"),),
     columns={
         "subject_id": "int",
         "hadm_id": "int",

@@ -39,7 +39,8 @@ class SparkCatalog(Catalog):
         self._session = session.newSession()  # its temporary views are this catalog's own
         self._opened: dict[str, ir.Table] = {}
         self._closing = ExitStack()
-        self._kept = self._closing.enter_context(spill_folder(cache.directory))
+        # Java has a working directory of its own
+        self._kept = self._closing.enter_context(spill_folder(cache.directory.resolve()))
         self._numbers = itertools.count()
         with warnings.catch_warnings():
             # said of pandas conversions, when ibis defines functions that we do not use
@@ -54,12 +55,13 @@ class SparkCatalog(Catalog):
     def table(self, name: str) -> ir.Table:
         """The table's typed Parquet copy, made at the first use."""
         if name not in self._opened:
-            self._opened[name] = self._view(name, self._cache.parquet(name))
+            self._opened[name] = self._view(name, self._cache.parquet(name).resolve())
         return self._opened[name]
 
     def root(self, source: str) -> Path | None:
         """The directory of a source."""
-        return self._cache.roots.get(source)
+        root = self._cache.roots.get(source)
+        return None if root is None else root.absolute()  # executors have working directories of their own
 
     def rows(self, frame: pd.DataFrame) -> ir.Table:
         """A frame as a table, by way of a private Parquet file."""

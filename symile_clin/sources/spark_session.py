@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +39,13 @@ def spark_session(
         ConfigError: there is no pyspark or no Java, the master cannot be reached, or this process runs Spark already.
     """
     try:
-        from pyspark import SparkConf, SparkContext
-        from pyspark.errors import PySparkException
-        from pyspark.java_gateway import launch_gateway
-        from pyspark.sql import SparkSession
+        with warnings.catch_warnings():
+            # said of its pandas conversions, which are not used
+            warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+            from pyspark import SparkConf, SparkContext
+            from pyspark.errors import PySparkException
+            from pyspark.java_gateway import launch_gateway
+            from pyspark.sql import SparkSession
     except ImportError:
         raise ConfigError("the engine pyspark is not installed", remedy=INSTALL) from None
     if SparkContext._active_spark_context is not None:

@@ -50,7 +50,7 @@ def xray_events(
         subject_id=joined.subject_id,
         event_time=joined.event_time,
         event_id=study.lpad(12, "0") + "/" + joined.dicom_id,
-        key=ibis.literal(0),
+        key=ibis.literal(0, "int64"),
         eligible=reason.isnull(),
         ineligible_reason=reason,
         dicom_id=joined.dicom_id,
@@ -81,9 +81,10 @@ def study_time(date: ir.IntegerValue, clock: ir.FloatingValue) -> ir.TimestampVa
 
 def _one_label_per_study(chexpert: ir.Table) -> ir.Table:
     """CheXpert with one row per study: a repeated study must not repeat the sample."""
-    first = ibis.row_number().over(
-        group_by=chexpert.study_id, order_by=[chexpert.subject_id, *(chexpert[finding] for finding in FINDING_NAMES)]
-    )
+    values = [chexpert[column] for column in ("subject_id", *FINDING_NAMES)]
+    # nulls last by name: engines differ in where they put them
+    order = [key for value in values for key in (value.isnull(), value)]
+    first = ibis.row_number().over(group_by=chexpert.study_id, order_by=order)
     ranked = chexpert.mutate(_place=first)
     return ranked.filter(ranked._place == 0).select(
         "study_id", labelled=ibis.literal(True), **{name: ranked[finding] for finding, name in FINDING_NAMES.items()}

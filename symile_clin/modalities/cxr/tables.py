@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from symile_clin.sources.tables import ColumnType, TableSpec
+from symile_clin.sources.tables import ColumnType, RemoteTable, TableSpec
 
 METADATA: Final = TableSpec(
     name="cxr_metadata",
     source="mimic_cxr",
     path="mimic-cxr-2.0.0-metadata.csv",
+    remote=(
+        RemoteTable("physionet-data.mimic_cxr.record_list"),
+        # of the DICOM headers, all text; StudyTime has its zeros
+        RemoteTable(
+            "physionet-data.mimic_cxr.dicom_metadata_string",
+            {"dicom_id": "dicom", "ViewPosition": "ViewPosition", "StudyDate": "StudyDate", "StudyTime": "StudyTime"},
+            loose=True,
+        ),
+    ),
     columns={
         "dicom_id": "text",
         "subject_id": "int",
@@ -45,6 +54,7 @@ CHEXPERT: Final = TableSpec(
     name="cxr_chexpert",
     source="mimic_cxr",
     path="mimic-cxr-2.0.0-chexpert.csv",
+    remote=(RemoteTable("physionet-data.mimic_cxr.chexpert", {name: name.replace(" ", "_") for name in FINDINGS}),),
     columns={"subject_id": "int", "study_id": "int", **_FINDING_TYPES},
     key=("study_id",),
 )

@@ -27,7 +27,7 @@ def ecg_events(records: ir.Table) -> ir.Table:
         subject_id=records.subject_id,
         event_time=records.ecg_time,
         event_id=records.study_id,
-        key=ibis.literal(0),
+        key=ibis.literal(0, "int64"),
         eligible=reason.isnull(),
         ineligible_reason=reason,
         study_id=records.study_id,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from symile_clin.sources.tables import TableSpec
+from symile_clin.sources.tables import RemoteTable, TableSpec
 
 LABEVENTS: Final = TableSpec(
     name="labevents",
     source="mimic_iv",
     path="hosp/labevents.csv",
+    remote=(RemoteTable("physionet-data.mimiciv_3_1_hosp.labevents"),),
     columns={
         "labevent_id": "int",
         "subject_id": "int",
@@ -42,6 +43,7 @@ D_LABITEMS: Final = TableSpec(
     name="d_labitems",
     source="mimic_iv",
     path="hosp/d_labitems.csv",
+    remote=(RemoteTable("physionet-data.mimiciv_3_1_hosp.d_labitems"),),
     columns={"itemid": "int", "label": "text", "fluid": "text", "category": "text"},
     key=("itemid",),
     unused=frozenset({"fluid", "category"}),
