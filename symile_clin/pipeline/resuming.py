@@ -24,7 +24,7 @@ class Workplace:
     Attributes:
         directory: to fill; it becomes the cohort.
         work: the folder in it that outlives a build that is cut short.
-        died: whether a build before this one was killed, and not merely ended by an error.
+        died: whether a build before this one was cut short, perhaps by a file that kills the process that opens it.
     """
 
     directory: Path
@@ -41,8 +41,7 @@ def resumable(out: Path, progress: Progress) -> Iterator[Workplace]:
         DiskError: a disk is full.
     """
     work = files.building(out) / WORK_DIR
-    kept = any(files.building(out).glob("*"))
-    died = kept and [path.name for path in files.building(out).iterdir()] != [WORK_DIR]
+    died = any(files.building(out).glob("*"))
     try:
         with files.atomic_directory(out, keep=WORK_DIR) as directory:
             if work.is_dir():

@@ -19,12 +19,14 @@ import pytest
 
 from symile_clin import files
 from symile_clin.cohort import opening
+from symile_clin.cohort.workers import Workers
 from symile_clin.data import join
 from symile_clin.data.store import newest_cohort, open_cohort
 from symile_clin.errors import DiskError, NotFoundError
 from symile_clin.modalities.base import Modality, Row
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import build_cohort
+from symile_clin.pipeline.resuming import resumable
 from symile_clin.progress import Quiet
 from symile_clin.strict import apply_overrides, dump_yaml
 from tests.cohort.tree import ADMITTED, HOUR, SPEC, Tree, jpeg
@@ -161,8 +163,14 @@ def content(place: Path) -> dict[str, bytes]:
 
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths that rooms read from now on."""
+    """The paths that rooms read from now on, all in this process, where they are seen."""
     found: list[str] = []
+    start = Workers.__init__
+
+    def never_cautious(self: Workers, count: int | None = None, *, cautious: bool = False) -> None:  # noqa: ARG001
+        start(self, count)
+
+    monkeypatch.setattr(Workers, "__init__", never_cautious)
     for name in ("cxr", "ecg"):
         read = ROOMS[name].read
 
@@ -274,6 +282,15 @@ def test_a_full_disk_in_the_join_leaves_the_old_cohort_and_goes_on_later(
     paths = reads(monkeypatch)
     assert build("splits.seed=9").hash != first.hash
     assert paths == []
+
+
+def test_after_a_build_that_died_no_file_is_opened_in_this_process(tmp_path: Path) -> None:
+    """It may have died of a file; the first chunk would be read here again, and so for ever."""
+    for left in (False, True):
+        if left:
+            (tmp_path / ".c.building" / "shards").mkdir(parents=True)
+        with pytest.raises(ZeroDivisionError), resumable(tmp_path / "c", Quiet()) as place:
+            _ = 1 // (place.died is not left)
 
 
 def test_too_little_room_is_said_before_anything_is_read(
