@@ -31,7 +31,7 @@ def to_input(
     """Crop stored X-rays to squares and normalise them for the encoders.
 
     Args:
-        image: (b, 1, H, W) uint8, each picture in the top left corner.
+        image: (b, 1, H, W) uint8, b may be 0; each picture in the top left corner.
         height: (b,) valid rows of each picture, at least `side`.
         width: (b,) valid columns, at least `side`.
         side: of the crop, the short side of the stored pictures.
@@ -42,9 +42,9 @@ def to_input(
     """
     room = np.stack([height, width], axis=1).astype(np.int64) - side
     place = room // 2 if rng is None else np.floor(rng.random(room.shape) * (room + 1)).astype(np.int64)
-    crops = np.stack(
-        [picture[0, y : y + side, x : x + side] for picture, (y, x) in zip(image, place.tolist(), strict=True)]
-    )
+    crops = np.empty((len(image), side, side), dtype=np.uint8)
+    for crop, picture, (y, x) in zip(crops, image, place.tolist(), strict=True):
+        crop[:] = picture[0, y : y + side, x : x + side]
     grey = torch.from_numpy(crops).unsqueeze(1).float().div_(255)
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (grey - mean).div_(std)
