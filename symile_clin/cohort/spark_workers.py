@@ -53,8 +53,8 @@ class SparkWorkers(Mapper):
         for start in range(0, len(chunks), wave):
             some = chunks[start : start + wave]
             answers = self._run(function, some)
-            for one, results in zip(some, answers or [None] * len(some), strict=True):
-                yield from self._alone(function, one, died) if results is None else results
+            for place, one in enumerate(some):
+                yield from self._alone(function, one, died) if answers is None else answers[place]
 
     def _alone(
         self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T], died: Callable[[T], R] | None

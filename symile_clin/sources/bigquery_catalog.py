@@ -182,7 +182,7 @@ class Google(Connection):
             raise ConfigError("the engine bigquery bills a project", remedy="Name yours with --bigquery-project")
         try:
             from google.auth.exceptions import GoogleAuthError
-            from google.cloud import bigquery
+            from google.cloud import bigquery  # type: ignore[import-untyped,unused-ignore]  # where it is installed at all
         except ImportError:
             raise ConfigError(
                 "the engine bigquery is not installed", remedy="Install it with `pip install 'symile-clin[bigquery]'`"

@@ -72,7 +72,8 @@ def rich_tables() -> dict[str, pd.DataFrame]:
         for number, subject in enumerate(SUBJECTS)
         for one, time in enumerate((NOON, NOON + DAY, NOON + timedelta(microseconds=1), None))
     ]
-    images, labels = [], []
+    images: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
     study = 0
     for date in DATES:
         for clock in CLOCKS if date == DATES[0] else (0.0, 120_000.5):
@@ -107,7 +108,7 @@ def rich_tables() -> dict[str, pd.DataFrame]:
         for item in range(4)
     ]  # fmt: skip
     labs += [{**labs[0], "itemid": None}, {**labs[0], "labevent_id": None}, {**labs[0], "subject_id": None}]
-    rows = (patients, admissions, images, labels, records, labs)
+    rows: tuple[list[dict[str, Any]], ...] = (patients, admissions, images, labels, records, labs)
     return {spec.name: typed(spec, some) for spec, some in zip(SPECS, rows, strict=True)}
 
 

@@ -71,7 +71,7 @@ class Translated(Connection):
 def translate(sql: str) -> str:
     (statement,) = sqlglot.parse(sql, read="bigquery")
     assert statement is not None
-    return statement.transform(_short_length).sql("duckdb")
+    return str(statement.transform(_short_length).sql("duckdb"))
 
 
 def _short_length(node: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 import pytest
 
+from symile_clin.cohort.spark_workers import SparkWorkers
 from symile_clin.cohort.window import inside, rank_events
-from symile_clin.errors import ConfigError
+from symile_clin.errors import ConfigError, WorkerError
 from symile_clin.modalities.cxr.events import xray_events
 from symile_clin.modalities.ecg.events import ecg_events
 from symile_clin.modalities.labs.events import lab_events
@@ -65,17 +67,10 @@ def rooms(catalog: Catalog, tables: Mapping[str, pd.DataFrame]) -> dict[str, ir.
     }
 
 
-def sorted_frame(catalog: Catalog, table: ir.Table) -> pd.DataFrame:
-    """All rows, in an order that both engines share."""
-    frame = catalog.frame(table)
-    order = frame.apply(lambda row: "\x1f".join(repr(value) for value in row), axis="columns").argsort()
-    return frame.iloc[order].reset_index(drop=True)
-
-
 @pytest.mark.parametrize("room", ["cxr", "ecg", "labs"])
 def test_rooms_make_equal_events_of_every_quirk(engines: tuple[Catalog, Catalog], room: str) -> None:
-    frames = [sorted_frame(catalog, rooms(catalog, rich_tables())[room]) for catalog in engines]
-    pd.testing.assert_frame_equal(*frames)
+    frames = [sorted_rows(catalog.frame(rooms(catalog, rich_tables())[room])) for catalog in engines]
+    pd.testing.assert_frame_equal(frames[0], frames[1])
     assert frames[0]["eligible"].nunique() == 2, "both kinds are among the rows"
     assert frames[0]["ineligible_reason"].nunique() == {"cxr": 5, "ecg": 3, "labs": 4}[room]
 
@@ -94,7 +89,7 @@ def test_windows_and_ranks_are_equal(
         )
         kept = catalog.keep(f"ranked_{room}_{take}", ranked)
         frames.append(catalog.frame(kept.order_by([SAMPLE_ID, KEY, RANK])))
-    pd.testing.assert_frame_equal(*frames)
+    pd.testing.assert_frame_equal(frames[0], frames[1])
     assert frames[0][RANK].max() > 1
 
 
@@ -117,7 +112,9 @@ def test_a_frame_comes_back_as_it_went_in(engines: tuple[Catalog, Catalog]) -> N
         for frame in (*rich_tables().values(), rich_index()):
             back = catalog.frame(catalog.rows(frame))
             plain = [name for name in frame if frame[name].dtype == "Float64"]
-            expected = frame.assign(**{name: frame[name].to_numpy("float64", na_value=float("nan")) for name in plain})
+            expected = frame.assign(
+                **{str(name): frame[name].to_numpy("float64", na_value=float("nan")) for name in plain}
+            )
             pd.testing.assert_frame_equal(sorted_rows(back), sorted_rows(expected))
 
 
@@ -137,3 +134,34 @@ def test_a_second_application_in_one_process_is_refused(spark: Any, tmp_path: Pa
     assert spark is not None
     with pytest.raises(ConfigError, match="runs Spark already"), spark_session(directory=tmp_path):
         pass
+
+
+def doubled(items: Sequence[int]) -> list[int]:
+    """What an executor does; 13 is an error, 66 the end of its process."""
+    for item in items:
+        if item == 13:
+            raise ConfigError("thirteen", remedy="Take another")
+        if item == 66:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [2 * item for item in items]
+
+
+def lost(item: int) -> int:
+    """The answer about an item that killed its process."""
+    return -item
+
+
+def test_results_of_executors_come_in_order(spark: Any) -> None:
+    assert list(SparkWorkers(spark).map(doubled, range(100, 400), chunk=7)) == list(range(200, 800, 2))
+
+
+def test_an_exception_in_an_executor_is_raised_here_with_its_remedy(spark: Any) -> None:
+    with pytest.raises(ConfigError, match="Take another"):
+        list(SparkWorkers(spark).map(doubled, range(20), chunk=4))
+
+
+def test_an_item_that_kills_its_executor_is_answered_for_and_the_others_are_done(spark: Any) -> None:
+    workers = SparkWorkers(spark)
+    assert list(workers.map(doubled, [1, 66, 2, 3], chunk=2, died=lost)) == [2, -66, 4, 6]
+    with pytest.raises(WorkerError, match="gave a task up"):
+        list(workers.map(doubled, [66], chunk=2))
