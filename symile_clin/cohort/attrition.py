@@ -125,8 +125,10 @@ class Attrition:
     def in_one_line(self) -> str:
         """The table as a sentence, for an error."""
         first, *gone, last = self.table().itertuples(index=False)
+        counts = self.table()["samples"].tolist()[1:-1]
         parts = [
-            f"{abs(row.samples):,} {'left' if row.samples > 0 else 'came'} at {row.step} ({row.reason})" for row in gone
+            f"{abs(count):,} {'left' if count > 0 else 'came'} at {row.step} ({row.reason})"
+            for count, row in zip(counts, gone, strict=True)
         ]
         return f"of {first.samples:,} {first.step}, {', '.join(parts) or 'none left'}; {last.samples:,} remain"
 

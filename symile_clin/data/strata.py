@@ -29,10 +29,12 @@ def strata(samples: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
         (n,) numbers from 0, in the order of the values and so not of the rows.
     """
     values = pd.DataFrame({name: age_band(samples) if name == AGE_BAND else samples[name] for name in columns})
-    return values.groupby(list(columns), sort=True, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    number: NDArray[np.int64] = np.asarray(values.groupby(list(columns), sort=True, dropna=False).ngroup(), np.int64)
+    return number
 
 
 def complete(samples: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.bool_]:
     """(n,) Whether a sample has a value in all of `columns`."""
     known = [(age_band(samples) if name == AGE_BAND else samples[name]).notna() for name in columns]
-    return np.logical_and.reduce([one.to_numpy(dtype=np.bool_) for one in known])
+    whole: NDArray[np.bool_] = np.logical_and.reduce([one.to_numpy(dtype=np.bool_) for one in known])
+    return whole

@@ -143,7 +143,7 @@ def test_an_index_table_that_is_none_is_refused(tree: Tree) -> None:
 
 def test_an_event_of_an_index_table_without_a_time_leaves(tree: Tree) -> None:
     path = tree.root / "visits.csv"
-    TABLE.assign(when=[None, ADMITTED, None]).to_csv(path, index=False)
+    TABLE.assign(when=["", ADMITTED.isoformat(" "), ""]).to_csv(path, index=False)
     built = build(tree, f"index={{event: table, path: {path}, id: visit, time: when}}")
     assert adds_up(built).iloc[1].tolist() == ["index time", "no index time", 2, 2]
 

@@ -15,6 +15,7 @@ from symile_clin.cohort.build import Assembled
 from symile_clin.errors import CohortError
 from symile_clin.modalities import ecg as ecg_room
 from symile_clin.modalities.ecg.preprocess import read_ecg
+from symile_clin.modalities.labs import LabOptions
 from symile_clin.modalities.registry import ROOMS
 from tests.cohort.tree import ADMITTED, HOUR, Tree, build, header, jpeg, stored, waveform
 
@@ -448,13 +449,13 @@ def test_the_fifty_labs_hold_the_three_serum_indices_in_the_order_of_the_strings
     assert len(items) == 50
     assert {50934, 51678, 50947} <= set(items)
     assert [f"{item}_percentile" for item in items] == sorted(f"{item}_percentile" for item in items)
-    mixed = ROOMS["labs"]("labs", ROOMS["labs"].Options(items=(52000, 9, 510)))
+    mixed = ROOMS["labs"]("labs", LabOptions(items=(52000, 9, 510)))
     assert list(mixed.columns)[:3] == ["lab_510", "lab_52000", "lab_9"]
 
 
 def test_a_percentile_is_the_share_of_train_at_most_the_value_with_the_missing_left_out() -> None:
     """By hand: train 1, 2, 2, 4 and one missing; ties count whole, so 2 is at 3/4."""
-    room = ROOMS["labs"]("labs", ROOMS["labs"].Options(items=(50912,)))
+    room = ROOMS["labs"]("labs", LabOptions(items=(50912,)))
     train = pd.DataFrame({"lab_50912": [2.0, np.nan, 1.0, 4.0, 2.0]})
     state = room.fit(train)
     shown, arrays = room.transform(pd.DataFrame({"lab_50912": [0.5, 1.0, 2.0, 3.9, 4.0, 9.0, np.nan]}), state)
@@ -466,7 +467,7 @@ def test_a_percentile_is_the_share_of_train_at_most_the_value_with_the_missing_l
 
 
 def test_a_lab_never_seen_in_train_is_an_error_that_names_it() -> None:
-    room = ROOMS["labs"]("labs", ROOMS["labs"].Options(items=(50912, 50931)))
+    room = ROOMS["labs"]("labs", LabOptions(items=(50912, 50931)))
     with pytest.raises(CohortError, match=r"no train sample has a value of lab 50931 \(.*Glucose"):
         room.fit(pd.DataFrame({"lab_50912": [1.0], "lab_50931": [np.nan]}))
 

@@ -104,7 +104,7 @@ def _split(seed: int, size: int = 120) -> pd.DataFrame:
             "subject_id": np.sort(rng.integers(0, size // 2, size)),
             "gender": rng.choice(["F", "M"], size),
             "age": rng.integers(30, 70, size),
-            "view": rng.choice(["AP", "PA", None], size, p=[0.6, 0.3, 0.1]),
+            "view": np.array(["AP", "PA", None], dtype=object)[rng.choice(3, size, p=[0.6, 0.3, 0.1])],
         }
     )
 
