@@ -39,9 +39,7 @@ def spark_session(
         ConfigError: there is no pyspark or no Java, the master cannot be reached, or this process runs Spark already.
     """
     try:
-        with warnings.catch_warnings():
-            # said of its pandas conversions, which are not used
-            warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        with _without_words_on_pandas():
             from pyspark import SparkConf, SparkContext
             from pyspark.errors import PySparkException
             from pyspark.java_gateway import launch_gateway
@@ -63,7 +61,8 @@ def spark_session(
                 raise ConfigError(f"Spark does not start{_last_words(private)}", remedy=INSTALL) from None
         try:
             try:
-                context = SparkContext(conf=conf, gateway=gateway)
+                with _without_words_on_pandas():
+                    context = SparkContext(conf=conf, gateway=gateway)
             except Exception:  # py4j's, of which there are many
                 raise ConfigError(
                     f"Spark does not start on {master or 'this machine'}{_last_words(private)}",
@@ -72,7 +71,8 @@ def spark_session(
             if local:  # its Python is this one, not the first in the PATH
                 context.pythonExec = sys.executable
             context.setLogLevel("ERROR")
-            session = SparkSession(context)
+            with _without_words_on_pandas():
+                session = SparkSession(context)
             try:
                 yield session
             finally:
@@ -81,6 +81,14 @@ def spark_session(
             gateway.shutdown()
             SparkContext._gateway = SparkContext._jvm = None
             _end(gateway.proc)
+
+
+@contextmanager
+def _without_words_on_pandas() -> Iterator[None]:
+    """PySpark warns of its pandas conversions, wherever it first loads what has to do with them; none is used."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        yield
 
 
 def _settings(master: str, *, local: bool, memory: str, private: Path) -> dict[str, str]:
