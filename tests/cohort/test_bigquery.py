@@ -121,7 +121,8 @@ def rich(root: Path) -> Tree:
     tree.xray(10_000_002, 50_000_101, ADMITTED + 31 * HOUR, image=1)
     tree.xray(10_000_002, 50_000_101, ADMITTED + 31 * HOUR, image=2, view="LATERAL", labels=2)
     tree.xray(10_000_002, 50_000_102, ADMITTED, labels=0, StudyDate=21500303, StudyTime=405.0)
-    for number, columns in enumerate(({"StudyTime": 246000.0}, {"StudyDate": 21500230}, {"StudyTime": None})):
+    impossible: list[dict[str, Any]] = [{"StudyTime": 246000.0}, {"StudyDate": 21500230}, {"StudyTime": None}]
+    for number, columns in enumerate(impossible):
         tree.xray(10_000_003, 50_000_110 + number, ADMITTED + 30 * HOUR, **columns)
     tree.rows["cxr_chexpert"].append({"subject_id": 10_000_002, "study_id": 50_000_101, "Edema": 1.0})
     for study in (40_000_101, 40_000_102):
