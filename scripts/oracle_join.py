@@ -80,7 +80,7 @@ def main(cohort: Path, tables: Path, patients: int) -> None:
         *drawing.sample(own, min(patients // 2, len(own))),
         *drawing.sample(everyone, min(patients, len(everyone)) // 2),
     }
-    lab_columns = [name for name in samples if name.startswith("lab_") and not name.endswith("_percentile")]
+    lab_columns = [name for name in map(str, samples) if name.startswith("lab_") and not name.endswith("_percentile")]
     labelled = {row["study_id"] for row in rows(tables / "mimic-cxr-jpg/mimic-cxr-2.0.0-chexpert.csv")}
     wanted = expected(tables, subjects, labelled, {name.removeprefix("lab_") for name in lab_columns})
     built = samples[samples["subject_id"].astype(str).isin(subjects)].set_index("hadm_id")
