@@ -3,6 +3,7 @@
 import http.client
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,11 +50,15 @@ def _run(command: str, folder: Path) -> None:
 
 
 def _open_and_interrupt(folder: Path) -> None:
-    port = "5917"
-    with subprocess.Popen([COMMAND, "ui", "--port", port], cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [COMMAND, "ui", "--port", str(port)], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as server:
         try:
             deadline = time.monotonic() + 120
-            while not _answers(int(port)):
+            while not _answers(port):
                 assert server.poll() is None, server.stderr.read() if server.stderr else ""
                 assert time.monotonic() < deadline, "the UI does not answer"
                 time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The benchmark of files runs, and its claims that do not hang on a clock hold."""
+"""The benchmarks run at small scale, and their claims that do not hang on a clock hold."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts import bench_cohort
 from scripts.bench_files import RELEASED_BYTES, RELEASED_ROWS, main
 
 
-def test_the_benchmark_runs_on_small_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_of_files_runs_on_small_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--patients", "2", "--samples", "4", "--rounds", "1", "--small", "--tree", str(tmp_path / "tree")]
     main(arguments, standalone_mode=False)
     printed = capsys.readouterr().out
@@ -24,3 +25,14 @@ def test_the_benchmark_runs_on_small_files(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_released_files_are_as_large_as_they_are_known_to_be() -> None:
     assert round(RELEASED_BYTES * RELEASED_ROWS / 1e9) in (33, 34)
+
+
+def test_the_benchmark_of_the_join_runs_on_small_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench_cohort.main(["--scale", "0.004", "--tables", str(tmp_path)], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| 0\.004 \| 472,685 \| \d+ \| \d\.\d \| \d+ \| \d\.\d \|$", printed, flags=re.MULTILINE)
+
+
+def test_the_linear_fit_is_the_lines() -> None:
+    text = bench_cohort.linear_fit([(1_000_000, 5.0), (10_000_000, 23.0), (100_000_000, 203.0)])
+    assert text.startswith("3 s + 2.00 s per million lab events")
