@@ -119,7 +119,7 @@ def write_tree(
     writer = _Writer(out, tuple(modalities), planting, patients, seed, options)
     specs = {spec.name: spec for spec in table_specs(modalities)}
     fixed = {name: rows for modality in modalities for name, rows in modality.synthetic_tables().items()}
-    optional = {spec.name for modality in modalities for spec in modality.synthetic_only}
+    optional = {spec.name for modality in modalities for spec in modality.synthetic_only} - fixed.keys()
     counts: Counter[str] = Counter({name: len(fixed.get(name, ())) for name in specs.keys() - optional})
     with ExitStack() as stack:
         tables = {name: _start(out, specs[name], fixed.get(name, ()), stack) for name in specs.keys() - optional}

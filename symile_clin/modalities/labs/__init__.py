@@ -69,7 +69,8 @@ class Labs(Modality):
     room: ClassVar[str] = "labs"
     Options: ClassVar[type[RoomOptions]] = LabOptions
     Encoder: ClassVar[type[EncoderOptions]] = encoder_options.Options
-    tables: ClassVar[tuple[TableSpec, ...]] = (LABEVENTS, D_LABITEMS)
+    tables: ClassVar[tuple[TableSpec, ...]] = (LABEVENTS,)
+    synthetic_only: ClassVar[tuple[TableSpec, ...]] = (D_LABITEMS,)
     synthetic_factors: ClassVar[int] = synthetic.FACTORS
     keyed: ClassVar[bool] = True
     options: LabOptions
