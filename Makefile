@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test test-all test-lowest lint clean
+.PHONY: demo test test-engines test-all test-lowest lint clean
 .DEFAULT_GOAL := demo
 
 .venv/.installed: pyproject.toml
@@ -28,7 +28,10 @@ lint: .venv/.installed-dev
 test: lint  ## lint, types, import contracts, tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint  ## also the slow ones: three-seed comparison of objectives
+test-engines: .venv/.installed-dev  ## PySpark in local mode against DuckDB, row for row; needs a JDK 17
+	$(BIN)/python -m pytest tests/cohort/test_spark.py tests/pipeline/test_engines.py
+
+test-all: lint  ## also the slow ones: three-seed comparison of objectives, PySpark, more kills
 	$(BIN)/python -m pytest
 
 test-lowest:  ## the lower bounds of pyproject.toml, installed and tested in .venv-lowest
