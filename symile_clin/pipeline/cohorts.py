@@ -295,7 +295,6 @@ def _build(
             "counts": _counts(prepared),
             "arrays": prepared.arrays,
             "files": files.listing(directory, leave_out=[WORK_DIR]),
-            "tables_sha256": {one["table"]: one["sha256"] for one in cache.inputs() if "sha256" in one},
             **({"source_files": NOT_CHECKED} if engine.tables_only else {}),
             "runtime": {
                 "seconds": round(time.monotonic() - started, 1),

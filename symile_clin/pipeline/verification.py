@@ -222,7 +222,8 @@ def _sources(cohort: Cohort, roots: Mapping[str, Path]) -> Iterator[Finding | No
     """One answer for each source file that was read: what is different, or None."""
     spec = parse_spec(dict(cohort.spec), ROOMS, source=MANIFEST)
     modalities = spec.make_modalities(ROOMS)
-    digests: Mapping[str, str] = cohort.manifest["tables_sha256"]
+    tables: list[Mapping[str, Any]] = cohort.manifest["inputs"]["tables"]
+    digests = {table["table"]: table["sha256"] for table in tables if "sha256" in table}
     for table in source_tables(spec, modalities):
         if table.source in roots and table.name in digests:
             try:

@@ -14,7 +14,7 @@ from symile_clin import files
 from symile_clin.errors import SourceError
 from symile_clin.progress import Progress
 from symile_clin.sources.convert import CONVERTER_VERSION, convert, find_table
-from symile_clin.sources.inputs import CONTENTS, identity, source_files
+from symile_clin.sources.inputs import CONTENTS, identity
 from symile_clin.sources.tables import TableSpec
 
 
@@ -86,14 +86,6 @@ class ParquetCache:
             return _sidecar(self._target(spec, find_table(spec, self.roots[spec.source])))
         except SourceError:
             return None
-
-    def inputs(self) -> list[dict[str, Any]]:
-        """As `source_files`, with the rows and the SHA-256 of each file that has been converted.
-
-        Raises:
-            ConfigError, SourceError: as `source_files`.
-        """
-        return self.with_contents(source_files(self._specs.values(), self.roots))
 
     def with_contents(self, tables: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Tables of `source_files` with the rows and the SHA-256 of those that have been converted as they are now."""

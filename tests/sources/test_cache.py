@@ -40,7 +40,8 @@ def test_a_sidecar_says_what_a_copy_was_made_from(tmp_path: Path) -> None:
     cache = opened(tmp_path, tmp_path / "cache")
     assert cache.known("visits") is None
     assert not (tmp_path / "cache").exists()  # to ask makes nothing
-    assert cache.inputs() == source_files([SPEC], cache.roots)
+    tables = source_files([SPEC], cache.roots)
+    assert cache.with_contents(tables) == tables
     copy = cache.parquet("visits")
     sidecar = json.loads(copy.with_suffix(".json").read_bytes())
     assert (
@@ -57,9 +58,9 @@ def test_a_sidecar_says_what_a_copy_was_made_from(tmp_path: Path) -> None:
             "copy_bytes": copy.stat().st_size,
         }
     )
-    (described,) = cache.inputs()
+    (described,) = cache.with_contents(tables)
     assert (described["rows"], described["sha256"]) == (1, sidecar["sha256"])
-    assert identities([described]) == source_files([SPEC], cache.roots)
+    assert identities([described]) == tables
 
 
 @pytest.mark.parametrize("form", ["csv.gz", "csv", "parquet"])
