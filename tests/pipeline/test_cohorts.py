@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -52,8 +52,8 @@ def build(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buil
 
     def call(*overrides: str, **arguments: Any) -> BuildResult:
         roots = {name: source / name for name in ("mimic_iv", "mimic_cxr", "mimic_ecg")}
-        given = {"spec": str(source / "tiny.yaml"), "workers": 1, **roots, **arguments}
-        return build_cohort(overrides=overrides, tracking_uri=None, progress=Quiet(), **given)
+        given = {"spec": str(source / "tiny.yaml"), "workers": 1, "progress": Quiet(), **roots, **arguments}
+        return build_cohort(overrides=overrides, tracking_uri=None, **given)
 
     return call
 
@@ -145,6 +145,25 @@ def test_a_second_build_is_skipped_until_something_changes(build: Build, source:
     table = source / "mimic_ecg" / "record_list.csv"
     os.utime(table, ns=(1, 1))
     assert not build("splits.seed=3").skipped
+
+
+def test_a_rebuild_names_the_source_that_changed_since(build: Build, source: Path) -> None:
+    class Told(Quiet):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text.strip())
+
+    build()
+    table = source / "mimic_ecg" / "record_list.csv"
+    was = table.read_bytes()
+    try:
+        table.write_bytes(was + was.splitlines(keepends=True)[-1].replace(b"40000", b"40009"))
+        build(progress=Told())
+    finally:
+        table.write_bytes(was)
+    sizes = f"{len(was):,} bytes then, {len(was) + len(was.splitlines(keepends=True)[-1]):,} now"
+    assert f"record_list.csv changed since ({sizes})." in Told.lines
 
 
 def test_percentiles_are_fitted_on_train_only(build: Build) -> None:
