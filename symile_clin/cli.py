@@ -163,7 +163,7 @@ def cohort_build(tracking_uri: str, no_tracking: bool, dry_run: bool, sql: bool,
     _run(command, tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
-@cohort.command("check")
+@cohort.command("check", short_help="Look at the sources before a build.")
 @click.argument("spec", required=False)
 @_source_options
 @click.option("--out", type=FOLDER, help="Where the cohort would be.  [default: data/cohorts/<name>]")

@@ -116,10 +116,19 @@ def load_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path} uses YAML aliases", remedy="Write the values out")
         raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader subclass
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}", expected="a mapping of keys to values")
+        found = "is empty" if raw is None else "holds a list" if isinstance(raw, list) else "holds a single value"
+        raise ConfigError(f"{path} {found}", expected="a mapping of keys to values")
     return raw
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong, and in which line where that is known, without the parser's picture of the place."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "it is no plain UTF-8 text"
+    mark = error.problem_mark
+    return f"{error.problem}" + (f" in line {mark.line + 1}" if mark is not None else "")
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

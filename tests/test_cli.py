@@ -121,3 +121,9 @@ def test_json_is_one_object_and_quiet_is_quiet(
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*command.split(), "--help"]) == 0
     assert "Usage: symile-clin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", ["", "cohort"])
+def test_no_command_is_summed_up_in_half_a_sentence(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    assert cli.run([*group.split(), "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.endswith("...") and "Usage" not in line] == []

@@ -45,8 +45,11 @@ def test_settings_are_frozen() -> None:
         ("a: 1\na: 2\n", "key 'a' is repeated"),
         ("a: &x [1]\nb: *x\n", "YAML aliases"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
-        ("- 1\n", "holds list"),
-        ("a: [\n", "not valid YAML"),
+        ("- 1\n", r"x\.yaml holds a list\. Expected a mapping"),
+        ("1\n", r"x\.yaml holds a single value\."),
+        ("", r"x\.yaml is empty\."),
+        ("a: [\n", r"not valid YAML: [^\n<]*, but found '<stream end>' in line 2\.$"),
+        ("a: 1\na: 2\n", r"key 'a' is repeated in line 2\.$"),
         ("a: \xff\n", "not valid YAML"),
     ],
 )

@@ -78,6 +78,7 @@ def assemble(
     index = index_events(catalog, spec.index)
     attrition = Attrition(index)
     attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
+    _refuse_empty(attrition)
     choosers: dict[str, Chooser] = {}
     chosen: dict[str, Chosen] = {}
     found: dict[str, Collection[str]] = {}

@@ -171,7 +171,7 @@ def open_cohort(path: Path) -> Cohort:
     if manifest is None:
         raise NotFoundError(f"no complete cohort in {path}", remedy="Build one with `symile-clin cohort build`")
     if manifest.get("stage") != "cohort":
-        raise MismatchError(f"{path} holds a {manifest.get('stage')}", expected="a cohort")
+        raise MismatchError(f"{path} was written by the stage '{manifest.get('stage')}'", expected="a cohort")
     return Cohort(path, manifest)
 
 

@@ -141,6 +141,20 @@ def test_an_index_table_that_is_none_is_refused(tree: Tree) -> None:
         build(tree, f"index={{event: table, path: {tree.root}/visits.xlsx, id: visit, time: when}}")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_an_index_table_without_any_event_is_an_empty_cohort(tree: Tree, kind: str) -> None:
+    path = tree.root / f"visits.{kind}"
+    none = TABLE.head(0)
+    none.to_parquet(path) if kind == "parquet" else none.to_csv(path, index=False)
+    with pytest.raises(CohortError, match="the cohort is empty"):
+        build(tree, f"index={{event: table, path: {path}, id: visit, time: when}}")
+
+
+def test_admissions_that_all_lack_the_index_time_are_an_empty_cohort(tree: Tree) -> None:
+    with pytest.raises(CohortError, match="no index time"):
+        build(tree, "index.time=edregtime")
+
+
 def test_an_event_of_an_index_table_without_a_time_leaves(tree: Tree) -> None:
     path = tree.root / "visits.csv"
     TABLE.assign(when=["", ADMITTED.isoformat(" "), ""]).to_csv(path, index=False)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from symile_clin.data.store import StoredArray
-from symile_clin.errors import CohortError
+from symile_clin import files
+from symile_clin.data.store import StoredArray, open_cohort
+from symile_clin.errors import CohortError, MismatchError
 
 VALUES = np.arange(20 * 3, dtype=np.int16).reshape(20, 3)
 ASKED = np.array([19, 0, 7, 7, 12])
@@ -57,3 +58,9 @@ def test_a_part_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path, ro
     np.save(tmp_path / "a.npy", VALUES)
     with pytest.raises(CohortError, match=r"a\.npy holds int16\[20, 3\]"):
         StoredArray(tmp_path, entry(parts=[{"file": "a.npy", "rows": rows}]))
+
+
+def test_a_folder_of_another_stage_is_no_cohort(tmp_path: Path) -> None:
+    files.write_manifest(tmp_path, stage="synthetic", content={})
+    with pytest.raises(MismatchError, match=r"was written by the stage 'synthetic'\. Expected a cohort"):
+        open_cohort(tmp_path)
