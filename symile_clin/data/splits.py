@@ -159,12 +159,21 @@ def given_splits(samples: pd.DataFrame, path: Path) -> Drawn:
     unknown = sorted(set(given[SPLIT].astype(str)) - set(SPLITS))
     if unknown:
         raise ConfigError(f"{path} has a split '{unknown[0]}'", expected=", ".join(SPLITS))
+    if not pd.api.types.is_integer_dtype(given[HADM_ID]):
+        raise ConfigError(f"{path} has a {HADM_ID} that is no whole number", expected="one admission a row")
     if given[HADM_ID].duplicated().any():
         raise ConfigError(f"{path} gives an admission more than one row", expected="one row each")
     split_of = dict(zip(given[HADM_ID], given[SPLIT], strict=True))
     pairs = zip(samples[SAMPLE_ID], samples[HADM_ID], strict=True)
     result: Drawn = {sample: split_of[hadm] for sample, hadm in pairs if hadm in split_of}
-    _check_filled(result, samples, dict.fromkeys(SPLITS, None))
+    empty = [split for split in SPLITS if split not in result.values()]
+    if empty:
+        raise CohortError(
+            f"{path} leaves {', '.join(empty)} empty: it names the admissions of {len(result):,} of the cohort's "
+            f"{len(samples):,} samples",
+            expected="at least one sample in each split",
+            remedy="Check that the file is of this cohort",
+        )
     return result
 
 

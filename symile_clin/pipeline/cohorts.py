@@ -99,8 +99,8 @@ class BuildResult:
         for split, of_split in self.queries.items():
             if of_split["matched"] is not None:
                 yield (
-                    f"\n{of_split['matched']:,} of {of_split['all']:,} queries of {split} have a list of matched "
-                    "candidates; the others have too few negatives like them."
+                    f"\n{of_split['matched']:,} of {of_split['all']:,} queries of {split} have enough negatives like "
+                    "them for a list of matched candidates."
                 )
 
     def record(self) -> dict[str, Any]:
@@ -191,9 +191,9 @@ def build_cohort(
     if found is None and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a cohort", remedy="Choose another directory with --out")
     started = time.monotonic()
+    progress.say(f"Building cohort {cohort_spec.name} in {out}.")
     for change in drift(found["inputs"].get("tables", []), inputs["tables"]) if found is not None else []:
         progress.say(f"  {change}.")
-    progress.say(f"Building cohort {cohort_spec.name} in {out}.")
     releases = tell_releases(roots, spec=cohort_spec.name, progress=progress)
     with resumable(out, progress) as place:
         _build(place, out, cohort_spec, modalities, roots, inputs, releases, chosen, workers, progress, started)
@@ -381,7 +381,7 @@ def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
         hash=cohort.hash,
         samples={split: counts["splits"][split] for split in SPLITS},
         subjects=counts["subjects"],
-        queries=counts.get("queries", {}),
+        queries={split: counts["queries"][split] for split in SPLITS if split in counts.get("queries", {})},
         attrition=pd.read_csv(cohort.path / ATTRITION, keep_default_na=False),
         tables_only=cohort.tables_only,
         skipped=skipped,

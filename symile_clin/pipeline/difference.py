@@ -44,8 +44,8 @@ class DiffResult:
             *self._of_other_kinds(),
             *_lines("Settings that differ", self.found.settings),
             *_lines("Sources that differ", self.found.sources),
-            *_table("Only in A, by where B lost them", self.found.only_a),
-            *_table("Only in B, by where A lost them", self.found.only_b),
+            *_table("Only in A, by where B lost them", self.found.only_a, skip=bool(self._of_other_kinds())),
+            *_table("Only in B, by where A lost them", self.found.only_b, skip=bool(self._of_other_kinds())),
             *_table(f"In both, in another split: {counts['split_changed']:,}", self.found.splits),
         ]
         if counts["both"]:
@@ -137,8 +137,10 @@ def _lines(title: str, pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return "-"
+    if isinstance(value, bool):
+        return str(value).lower()  # as specs are written
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

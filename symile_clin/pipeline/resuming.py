@@ -49,7 +49,7 @@ def resumable(out: Path, progress: Progress) -> Iterator[Workplace]:
             yield Workplace(directory, work, died)
     except BaseException as error:
         if any(work.glob("[!.]*")):
-            progress.say(f"What was read is kept in {work}: the same command goes on from there.")
+            progress.say(f"What was read is kept in {work}: the next build there need not read it again.")
         if isinstance(error, OSError) and error.errno in FULL:
             place = error.filename or files.building(out)
             raise DiskError(f"the disk is full at {place}", remedy="Free some space and run it again") from None

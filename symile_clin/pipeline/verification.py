@@ -80,7 +80,7 @@ class Verification:
         lines = [f"  {one.where}: {one.what}" for one in self.findings]
         if self.found > len(self.findings):
             lines.append(f"  ... and {self.found - len(self.findings):,} more")
-        return "\n".join([head, *lines, f"{self.found:,} findings." if self.found else "All as they were built."])
+        return "\n".join([head, *lines, f"Findings: {self.found:,}." if self.found else "All as they were built."])
 
     def record(self) -> dict[str, Any]:
         """The same for programs."""
@@ -126,7 +126,7 @@ def verify_cohort(
             f"the manifest of {opened.path} lists no files", expected="a cohort of `cohort build`",
             remedy="For an imported release, run `cohort import --verify` again",
         )  # fmt: skip
-    progress.say(f"Cohort {opened.path}")
+    progress.say(f"Reading cohort {opened.path} again.")
     findings = list(_files(opened))
     damaged = bool(findings)
     for check in (_splits, _lists, _content):

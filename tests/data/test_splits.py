@@ -114,6 +114,7 @@ def test_given_splits_are_taken_and_admissions_they_lack_left_out(tmp_path: Path
         ("hadm_id,split\n1,validation\n", "a split 'validation'"),
         ("hadm_id,fold\n1,train\n", "Expected hadm_id and split"),
         ("hadm_id,split\n1,train\n1,val\n", "more than one row"),
+        ("hadm_id,split\n1,train\nx2,val\n", "no whole number"),
         ("", "cannot be read"),
     ],
 )
@@ -124,6 +125,14 @@ def test_files_that_are_no_splits_are_refused(tmp_path: Path, text: str, message
         given_splits(cohort(), path)
     with pytest.raises(ConfigError, match="no file"):
         given_splits(cohort(), tmp_path / "none.csv")
+
+
+def test_given_splits_of_another_cohort_say_how_few_samples_they_name(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text("hadm_id,split\n20000000,train\n5,val\n6,test\n")
+    samples = pd.DataFrame({"sample_id": ["a", "b"], "subject_id": [1, 2], "hadm_id": [20_000_000, 20_000_001]})
+    with pytest.raises(CohortError, match=r"leaves val, test empty: it names the admissions of 1 of the cohort's 2"):
+        given_splits(samples, path)
 
 
 def test_a_patient_in_two_splits_is_never_accepted() -> None:

@@ -235,7 +235,7 @@ def test_what_was_read_is_not_read_again(build: Callable[..., Any], monkeypatch:
         build(progress=said)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
-    assert said.lines[-1].endswith("the same command goes on from there.")
+    assert said.lines[-1].endswith("the next build there need not read it again.")
     assert len(list(Path("data/cohorts/.tiny.building/shards").iterdir())) == 3
     monkeypatch.setattr(opening, "_write", write)
     paths = reads(monkeypatch)
