@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -136,7 +137,7 @@ def table(metrics: Mapping[str, float], *, split: Split, target: str, query: tup
         if name.startswith("candidates_other_subjects/") and name.endswith("/recall_at_1"):
             interval = f"[{own[f'{name}_ci_low']:.3f}, {own[f'{name}_ci_high']:.3f}]"
             chance_here = own[f"{name}_chance"]
-            among = f"   chance {chance_here:.3f}" if chance_here != own["recall_at_1_chance"] else ""
+            among = f"   chance {chance_here:.3f}" if not math.isclose(chance_here, own["recall_at_1_chance"]) else ""
             lines.append(f"  recall_at_1 without the patient's own other samples: {value:.3f}   {interval}{among}")
     if "recall_at_1_bootstrap_mean" in own:
         lines.append(
