@@ -35,7 +35,8 @@ class Machine:
         memory = f"{size(self.memory)} of memory, " if self.memory else ""
         engines = ", ".join(f"{name} {lack or 'ready'}" for name, lack in self.engines.items())
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
-        return f"{cores}, {memory}{size(self.disk)} free in {self.folder}\nEngines: {engines}"
+        place = "this folder" if self.folder == Path() else self.folder
+        return f"{cores}, {memory}{size(self.disk)} free in {place}\nEngines: {engines}"
 
     def record(self) -> dict[str, Any]:
         """For programs."""
@@ -51,7 +52,7 @@ class Machine:
 
 def look_at_machine(out: Path) -> Machine:
     """What there is for a cohort in `out`, which need not be there."""
-    folder = out.absolute().parent
+    folder = out.parent  # as it was given: what is printed goes into reports
     while not folder.is_dir():
         folder = folder.parent
     return Machine(
