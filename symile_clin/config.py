@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import EncoderOptions, Modality
 from symile_clin.objectives.registry import OBJECTIVES
 from symile_clin.strict import (
@@ -27,11 +28,14 @@ class ModelConfig(Strict):
     Attributes:
         dim: width of the shared embedding space.
         logit_scale_init: start of the learned log scale; None takes the objective's own.
+        placeholders: modalities that samples may lack, each with a learned vector in its place; None takes those that
+            some training sample lacks.
         encoders: settings by modality name; a modality that is left out takes its room's default encoder.
     """
 
     dim: PositiveInt
     logit_scale_init: float | None = None
+    placeholders: tuple[str, ...] | None = None
     encoders: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
 
@@ -46,10 +50,16 @@ class TrainingConfig(Strict):
         patience: epochs without a better validation result before training stops; None runs to the end.
         select_by: what makes a checkpoint the best one.
         workers: processes that fetch batches, at most one per core; 0 fetches in the main process.
+        embed_chunk: samples that a device encodes at once, for batches that do not fit; the loss is of the whole batch,
+            and encoding costs one more pass (docs/scaling.md). None encodes a batch at once.
+        sync_batchnorm: batch statistics over all CUDA devices of a run instead of each its own.
+        memory_format: "auto" is channels_last on a CUDA device, where convolutions in bf16 are faster by it.
+        compile: compile the encoders (torch.compile); the first steps take minutes.
+        checkpoint_minutes: time between checkpoints inside an epoch, beside the one at its end; None writes no others.
     """
 
     epochs: PositiveInt
-    batch_size: Annotated[int, Field(ge=3)]
+    batch_size: Annotated[int, Field(ge=3)]  # of all devices together
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.01
     decay_all: bool = False
@@ -60,6 +70,11 @@ class TrainingConfig(Strict):
     patience: PositiveInt | None = None
     select_by: Literal["retrieval", "loss"] = "retrieval"
     workers: NonNegativeInt = 0
+    embed_chunk: PositiveInt | None = None
+    sync_batchnorm: bool = False
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    compile: bool = False
+    checkpoint_minutes: PositiveFloat | None = 10.0
 
 
 class RunConfig(Strict):
@@ -114,6 +129,10 @@ def resolve_config(raw: Mapping[str, Any], *, source: str, modalities: Mapping[s
                 found.append(f"'model.encoders.{name}': the cohort has no such modality ({nearest(name, modalities)})")
             else:
                 found += problems(modalities[name].Encoder, options, at=f"model.encoders.{name}")
+    placeholders = raw["model"].get("placeholders") if isinstance(raw.get("model"), Mapping) else None
+    for name in placeholders if isinstance(placeholders, list | tuple) else ():
+        if name not in modalities:
+            found.append(f"'model.placeholders': the cohort has no '{name}' ({nearest(str(name), modalities)})")
     if found:
         raise_problems(found, source=source)
     config = RunConfig.model_validate(raw)
@@ -122,6 +141,23 @@ def resolve_config(raw: Mapping[str, Any], *, source: str, modalities: Mapping[s
     written = {key: _written_out(modality.Encoder, encoders.get(key, {})) for key, modality in modalities.items()}
     model = config.model.model_copy(update={"encoders": written})
     return config.model_copy(update={"objective": objective, "model": model})
+
+
+def with_placeholders(config: RunConfig, *, lacking: Sequence[str]) -> RunConfig:
+    """A resolved config whose model can be trained on samples without the modalities `lacking`.
+
+    Raises:
+        ConfigError: it names its placeholders itself, and one is missing.
+    """
+    given = config.model.placeholders
+    missing = [name for name in lacking if given is not None and name not in given]
+    if missing:
+        raise ConfigError(
+            f"some training samples lack {', '.join(missing)}, and 'model.placeholders' leaves it out",
+            remedy="Leave model.placeholders out, or build a cohort whose `require` names every modality",
+        )
+    chosen = tuple(lacking) if given is None else given
+    return config.model_copy(update={"model": config.model.model_copy(update={"placeholders": chosen})})
 
 
 def _written_out(settings: type[Strict], given: Mapping[str, Any]) -> dict[str, Any]:

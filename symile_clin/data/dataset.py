@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,15 +24,17 @@ from symile_clin.schema import present_column
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors.
+    """Samples as they are stored, small enough to travel; `CohortDataset.inputs` makes encoder inputs of them.
 
     Attributes:
-        inputs: encoder inputs by modality, each (b, ...).
-        present: by modality (b,) bool; where false, the input is a placeholder: zeros.
+        arrays: by modality, its stored arrays and input columns, each (b', ...), of the b' samples that have it.
+        draws: by augmented modality (b', augmentation_draws) float64; empty without augmentation.
+        present: by modality (b,) bool, which samples have it.
         row: (b,) int64, rows of samples.parquet.
     """
 
-    inputs: Mapping[str, Tensor]
+    arrays: Mapping[str, Mapping[str, Tensor]]
+    draws: Mapping[str, Tensor]
     present: Mapping[str, Tensor]
     row: Tensor
 
@@ -40,18 +43,20 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; copies from pinned memory do not wait."""
-        return Batch(
-            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            present={name: tensor.to(device, non_blocking=True) for name, tensor in self.present.items()},
-            row=self.row.to(device, non_blocking=True),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory; a DataLoader calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
-            inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()},
-            present={name: tensor.pin_memory() for name, tensor in self.present.items()},
-            row=self.row.pin_memory(),
+            arrays={
+                name: {key: change(tensor) for key, tensor in arrays.items()} for name, arrays in self.arrays.items()
+            },
+            draws={name: change(tensor) for name, tensor in self.draws.items()},
+            present={name: change(tensor) for name, tensor in self.present.items()},
+            row=change(self.row),
         )
 
 
@@ -74,23 +79,48 @@ class CohortDataset(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         """The augmented batch of one training step."""
-        return self.fetch(draw.rows, rng=stream(*draw.augmentation))
+        return self.fetch(draw.rows, augment=(draw.seed, draw.epoch))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every sample once, in order, without augmentation; the last batch may be smaller."""
         for start in range(0, len(self.rows), batch_size):
-            yield self.fetch(self.rows[start : start + batch_size], rng=None)
+            yield self.fetch(self.rows[start : start + batch_size])
 
-    def fetch(self, rows: Rows, *, rng: np.random.Generator | None) -> Batch:
-        """Samples `rows` in that order, augmented if there is an `rng`."""
-        inputs, present = {}, {}
+    def fetch(self, rows: Rows, *, augment: tuple[int, int] | None = None) -> Batch:
+        """Samples `rows` in that order.
+
+        Args:
+            augment: seed and epoch, from which with the row itself each sample's augmentation follows, whatever batch,
+                process or machine it is in; None does not augment.
+        """
+        arrays, draws, present = {}, {}, {}
         for name, modality in self.modalities.items():
             here = self._columns[present_column(name)][rows].astype(np.bool_)
-            arrays = {key: array.take(rows[here]) for key, array in self._arrays[name].items()}
-            columns = {column: self._columns[column][rows[here]] for column in modality.input_columns}
-            inputs[name] = _among_zeros(modality.to_input({**arrays, **columns}, rng), torch.from_numpy(here))
+            own = {key: array.take(rows[here]) for key, array in self._arrays[name].items()}
+            own |= {column: self._columns[column][rows[here]] for column in modality.input_columns}
+            arrays[name] = {key: torch.from_numpy(values) for key, values in own.items()}
             present[name] = torch.from_numpy(here)
-        return Batch(inputs=inputs, present=present, row=torch.from_numpy(rows))
+            if augment is not None and modality.augmentation_draws:
+                draws[name] = torch.from_numpy(self._draws(name, *augment)[rows[here]])
+        return Batch(arrays=arrays, draws=draws, present=present, row=torch.from_numpy(rows))
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Encoder inputs of a batch by modality, (b', ...) of the b' samples that have it, on the batch's device."""
+        return {
+            name: modality.to_input(batch.arrays[name], batch.draws.get(name))
+            for name, modality in self.modalities.items()
+        }
+
+    def _draws(self, name: str, seed: int, epoch: int) -> NDArray[np.float64]:
+        """(samples of the cohort, augmentation_draws) in [0, 1): those of one epoch, kept until the next."""
+        if self._drawn.get(name, (None, None))[0] != (seed, epoch):
+            shape = (len(self.cohort.samples), self.modalities[name].augmentation_draws)
+            self._drawn[name] = ((seed, epoch), stream(seed, "augmentation", name, epoch).random(shape))
+        return self._drawn[name][1]
+
+    @cached_property
+    def _drawn(self) -> dict[str, tuple[tuple[int, int], NDArray[np.float64]]]:
+        return {}
 
     @cached_property
     def _arrays(self) -> dict[str, dict[str, StoredArray]]:
@@ -110,15 +140,6 @@ class CohortDataset(Dataset[Batch]):
         # Worker processes open the arrays themselves: a pickled memory map would carry all of its data.
         kept = ("cohort", "modalities", "rows", "_columns")
         return {name: value for name, value in self.__dict__.items() if name in kept}
-
-
-def _among_zeros(inputs: Tensor, here: Tensor) -> Tensor:
-    """Inputs of the samples that are `here`, and zeros for the others."""
-    if here.all():
-        return inputs
-    whole = inputs.new_zeros((len(here), *inputs.shape[1:]))
-    whole[here] = inputs
-    return whole
 
 
 def training_loader(

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from symile_clin.data.store import Rows
+from symile_clin.ranks import ALONE, Ranks
 from symile_clin.rng import stream
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What to fetch for one training step.
+    """What one process fetches for one training step.
 
     Attributes:
-        rows: of the batch.
-        augmentation: name of the random stream of its augmentation.
+        rows: its part of the batch.
+        seed: of the run.
+        epoch: 0-based; augmentation is a function of seed, epoch and row.
     """
 
     rows: Rows
-    augmentation: tuple[int, str, int, int]
+    seed: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class TrainingOrder:
 
     An epoch is a fresh permutation cut into the fewest batches of at most `batch_size`, of sizes that differ by at
     most one. So every sample is seen once, and there is no small last batch, whose few negatives would make it easier.
+    Several processes share each batch out in the same way: together they see what one would see.
 
     Attributes:
         rows: (n,) sample rows to train on.
-        batch_size: largest batch.
+        batch_size: largest batch, of all processes together.
         skip: batches at the start of the run to leave out.
+        ranks: this process among those that share the batches out.
     """
 
     rows: Rows
@@ -43,11 +48,21 @@ class TrainingOrder:
     seed: int
     epochs: int
     skip: int = 0
+    ranks: Ranks = field(default=ALONE)
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
         return math.ceil(len(self.rows) / self.batch_size)
+
+    def size(self, step: int) -> int:
+        """Samples of a batch, of all processes together.
+
+        Args:
+            step: 0-based, of the run.
+        """
+        each, rest = divmod(len(self.rows), self.steps)
+        return each + (step % self.steps < rest)
 
     def __len__(self) -> int:
         return self.epochs * self.steps - self.skip
@@ -58,4 +73,4 @@ class TrainingOrder:
             order = stream(self.seed, "order", epoch).permutation(self.rows)
             for step, rows in enumerate(np.array_split(order, self.steps)):
                 if epoch > first or step >= into:
-                    yield Draw(rows=rows, augmentation=(self.seed, "augmentation", epoch, step))
+                    yield Draw(rows=np.array_split(rows, self.ranks.size)[self.ranks.rank], seed=self.seed, epoch=epoch)

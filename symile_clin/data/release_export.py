@@ -199,7 +199,8 @@ def _write_arrays(
             # opened anew: pages of a map count as this process's own for as long as it is open
             arrays = {array: cohort.array(modality.name, array).take(rows) for array in modality.arrays}
             arrays |= {column: values[rows] for column, values in columns.items()}
-            for stem, values in form.write_arrays(arrays, rng).items():
+            draws = None if rng is None else rng.random((len(rows), modality.augmentation_draws))
+            for stem, values in form.write_arrays(arrays, draws).items():
                 out[stem].write(values)
             advance(len(rows))
     return {str(npy.path): npy.digest for npy in out.values()}

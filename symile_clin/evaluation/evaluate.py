@@ -103,8 +103,9 @@ def evaluate_split(
     subjects = cohort.samples[SUBJECT_ID].to_numpy()
 
     dataset = CohortDataset(cohort, modalities, cohort.rows(split))
-    embeddings = embed(model=model, dataset=dataset, batch_size=batch_size, device=device, progress=progress)
-    scores = score_lists(objective, embeddings, dataset.rows, lists, target)
+    encoded = embed(model=model, dataset=dataset, batch_size=batch_size, device=device, progress=progress)
+    embeddings = encoded.embeddings
+    scores = score_lists(objective, embeddings, dataset.rows, lists, target, present=encoded.present)
     ranks = rank(scores)
 
     candidates_n = scores.shape[1]
@@ -119,7 +120,7 @@ def evaluate_split(
         target=target,
     )
     metrics |= other_subjects_report(
-        ranks=rank(score_lists(objective, embeddings, dataset.rows, elsewhere, target)),
+        ranks=rank(score_lists(objective, embeddings, dataset.rows, elsewhere, target, present=encoded.present)),
         clusters=subjects[elsewhere.query_row],
         candidates_n=elsewhere.listed.sum(axis=1),
         seed=seed,

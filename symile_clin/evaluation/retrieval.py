@@ -86,6 +86,8 @@ def score_lists(
     rows: NDArray[np.int64],
     lists: CandidateLists,
     target: str,
+    *,
+    present: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Scores:
     """Score every query's own candidate list with the objective the model was trained on.
 
@@ -97,6 +99,7 @@ def score_lists(
         embeddings: by modality (n, d); position i belongs to sample `rows[i]`.
         rows: (n,) sample rows, in any order.
         target: modality of the candidates; all others are the query.
+        present: by modality (n,), which samples have it; None: all have all.
 
     Returns:
         (q, m) float64, columns as in `lists.candidate_rows`; beyond the end of a shorter list -inf, which neither beats
@@ -115,9 +118,14 @@ def score_lists(
     for start in range(0, len(scores), QUERIES_PER_CHUNK):
         chunk = slice(start, start + QUERIES_PER_CHUNK)
         queries = {name: _double(array[query_position[chunk]]) for name, array in embeddings.items() if name != target}
+        here = (
+            None
+            if present is None
+            else {name: torch.from_numpy(present[name][query_position[chunk]]) for name in queries}
+        )
         vectors, column = np.unique(candidate_vector[chunk], return_inverse=True)
         with torch.inference_mode():
-            table = scorer.score(queries, _double(distinct[vectors]), target=target).numpy()
+            table = scorer.score(queries, _double(distinct[vectors]), target=target, present=here).numpy()
         scores[chunk] = np.take_along_axis(table, column.reshape(candidate_vector[chunk].shape), axis=1)
     bad = int((~np.isfinite(scores)).any(axis=1).sum())
     if bad:

@@ -308,13 +308,19 @@ class Modality(ABC):
     # --- training and pictures: torch and matplotlib inside the call ---
 
     @abstractmethod
-    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:
-        """Stored arrays of a batch (b, ...) to the encoder's float32 input (b, ...).
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:
+        """Stored arrays of a batch (b, ...) to the encoder's float32 input (b, ...), on the arrays' device.
 
         Args:
-            arrays: by name; `columns` that the room needs beside its arrays come under their column name.
-            rng: draws augmentation, the only place where it happens; None in evaluation.
+            arrays: by name, in their stored types; `input_columns` come under their column name, each (b,).
+            draws: (b, augmentation_draws) float64, uniform in [0, 1), of augmentation, which happens here and nowhere
+                else; None in evaluation.
         """
+
+    @property
+    def augmentation_draws(self) -> int:
+        """Random numbers that augmenting one sample takes; 0 for a modality that is not augmented."""
+        return 0
 
     @property
     def input_columns(self) -> tuple[str, ...]:

@@ -128,10 +128,20 @@ class ReleasedForm(ABC):
         """Shape of one sample, by released array."""
 
     @abstractmethod
-    def write_arrays(self, arrays: Arrays, rng: np.random.Generator | None) -> Arrays:
+    def write_arrays(self, arrays: Arrays, draws: NDArray[np.float64] | None) -> Arrays:
         """Stored arrays of some samples as the release has them.
 
         Args:
             arrays: the modality's, and its `input_columns`.
-            rng: draws what the release froze at random in train; None elsewhere.
+            draws: of the augmentation that the release froze in train, as `Modality.to_input` takes them; None
+                elsewhere.
         """
+
+
+def frozen_input(modality: Modality, arrays: Arrays, draws: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """The encoder's input of stored arrays, for a file."""
+    import torch
+
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    found: NDArray[np.float32] = modality.to_input(tensors, None if draws is None else torch.from_numpy(draws)).numpy()
+    return found

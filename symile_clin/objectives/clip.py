@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Generator, Tensor
 
-from symile_clin.objectives.base import Embeddings, Normalization, Objective
+from symile_clin.objectives.base import Embeddings, Normalization, Objective, Present
 from symile_clin.strict import Strict
 
 Reduction = Literal["mean", "sum"]
@@ -50,19 +50,33 @@ class PairwiseClip(Objective):
         start = math.log(1 / INITIAL_TEMPERATURE)
         return start if self.normalization == "l2" else start - math.log(dim)
 
-    def loss(self, embeddings: Embeddings, scale: Tensor, *, generator: Generator | None = None) -> Tensor:  # noqa: ARG002  every negative is used
+    def loss(
+        self,
+        embeddings: Embeddings,
+        scale: Tensor,
+        *,
+        present: Present | None = None,  # noqa: ARG002
+        generator: Generator | None = None,  # noqa: ARG002  every negative is used
+    ) -> Tensor:
         """InfoNCE, both directions of a pair averaged, in nats; see `Objective.loss`."""
         pairs = torch.stack([_info_nce(one, other, scale) for one, other in combinations(embeddings.values(), 2)])
         return pairs.mean() if self.reduction == "mean" else pairs.sum()
 
-    def score(self, queries: Embeddings, candidates: Tensor, *, target: str) -> Tensor:
+    def score(
+        self,
+        queries: Embeddings,
+        candidates: Tensor,
+        *,
+        target: str,
+        present: Present | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Sum over the queries of their inner products with each candidate, (q, c).
 
         The products among the queries, which the Symile paper's code adds, are the same for every candidate.
         """
         return self.query_vector(queries, target) @ candidates.T
 
-    def query_vector(self, queries: Embeddings, target: str) -> Tensor:  # noqa: ARG002  the same for every target
+    def query_vector(self, queries: Embeddings, target: str, *, present: Present | None = None) -> Tensor:  # noqa: ARG002  the same for every target
         """Sum of the queries' embeddings, (q, d)."""
         return torch.stack(list(queries.values())).sum(dim=0)
 

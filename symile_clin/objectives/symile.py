@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, final
 from torch import Generator, Tensor
 
 from symile_clin.objectives import negatives as sampling
-from symile_clin.objectives.base import Embeddings, Normalization, Objective
+from symile_clin.objectives.base import Embeddings, Normalization, Objective, Present
 from symile_clin.objectives.similarity import product
 from symile_clin.strict import Strict
 
@@ -56,17 +56,31 @@ class Symile(Objective):
         spread = 0.5 if self.normalization == "layernorm" else -(modalities - 1) / 2
         return math.log(INITIAL_SPREAD) - spread * math.log(dim)
 
-    def loss(self, embeddings: Embeddings, scale: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def loss(
+        self,
+        embeddings: Embeddings,
+        scale: Tensor,
+        *,
+        present: Present | None = None,  # noqa: ARG002
+        generator: Generator | None = None,
+    ) -> Tensor:
         """Mean cross-entropy over anchors and samples, in nats; see `Objective.loss`."""
         tensors = list(embeddings.values())
         if self.negatives == "exhaustive":
             return sampling.exhaustive(tensors, scale).mean()
         return sampling.permuted(tensors, scale, generator).mean()
 
-    def score(self, queries: Embeddings, candidates: Tensor, *, target: str) -> Tensor:
+    def score(
+        self,
+        queries: Embeddings,
+        candidates: Tensor,
+        *,
+        target: str,
+        present: Present | None = None,  # noqa: ARG002  an absent modality's embedding is its placeholder
+    ) -> Tensor:
         """Multilinear inner product of each query's embeddings with each candidate, (q, c)."""
         return self.query_vector(queries, target) @ candidates.T
 
-    def query_vector(self, queries: Embeddings, target: str) -> Tensor:  # noqa: ARG002  the same for every target
+    def query_vector(self, queries: Embeddings, target: str, *, present: Present | None = None) -> Tensor:  # noqa: ARG002  the same for every target
         """Elementwise product of the queries' embeddings, (q, d)."""
         return product(queries.values())

@@ -40,6 +40,7 @@ def build_model(
             dim=dim,
             normalization=objective.normalization,
             logit_scale_init=objective.initial_logit_scale(dim, len(modalities)) if scale is None else scale,
+            placeholders=config.model.placeholders or (),
         )
     return model, objective
 

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from symile_clin import files
-from symile_clin.config import RunConfig, flatten, load_config
+from symile_clin.config import RunConfig, flatten, load_config, with_placeholders
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import CohortError, ConfigError
+from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.pipeline.runs import Run, new_run_directory, open_run, signature
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
+from symile_clin.ranks import ALONE
 from symile_clin.schema import (
     BEST,
     CHECKPOINTS_DIR,
@@ -106,10 +107,10 @@ def train(
             remedy="Build it again where the files are, without --tables-only",
         )
     modalities = modalities_of(opened.spec)
-    _refuse_absent(opened, modalities)
     config = load_config(
         preset or str(opened.spec["preset"]), overrides=overrides, objective=objective, modalities=modalities
     )
+    config = with_placeholders(config, lacking=_lacking(opened, modalities))
     chosen = choose_device(device)
     root = Path(RUNS_ROOT)
     done = _equal_run(root, name, config, opened)
@@ -197,6 +198,7 @@ def _fit(
         directory=directory,
         seed=config.seed,
         device=device,
+        ranks=ALONE,
         tracker=tracker,
         progress=progress,
         **config.training.model_dump(),
@@ -212,15 +214,10 @@ def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) 
     return None
 
 
-def _refuse_absent(cohort: Cohort, modalities: Mapping[str, Modality]) -> None:
-    for name in modalities:
-        absent = int((~cohort.samples[present_column(name)]).sum())
-        if absent:
-            raise ConfigError(
-                f"{absent:,} samples of cohort '{cohort.name}' lack {name}",
-                expected="every modality in every sample",
-                remedy=f"Build the cohort with {name} among its `require`",
-            )
+def _lacking(cohort: Cohort, modalities: Mapping[str, Modality]) -> tuple[str, ...]:
+    """Modalities that some training sample lacks."""
+    train = cohort.samples.iloc[cohort.rows("train")]
+    return tuple(name for name in modalities if not train[present_column(name)].all())
 
 
 def _result(run: Run, cohort: Cohort, *, skipped: bool) -> TrainResult:

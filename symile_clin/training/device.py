@@ -12,6 +12,7 @@ import torch
 from symile_clin.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16"]
+MemoryFormat = Literal["auto", "channels_last", "contiguous"]
 
 
 def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:

@@ -20,11 +20,11 @@ from symile_clin.errors import ConfigError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.progress import Progress
-from symile_clin.rng import seed_of
+from symile_clin.ranks import Ranks
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
 from symile_clin.training.checkpoint import TrainingState, save_checkpoint
-from symile_clin.training.device import Precision, autocast_type, reproducible
+from symile_clin.training.device import MemoryFormat, Precision, autocast_type, reproducible
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
 from symile_clin.training.step import optimisation_step
 from symile_clin.training.validate import Validation, validate
@@ -73,7 +73,13 @@ def fit(
     patience: int | None,
     select_by: Selection,
     workers: int,
+    embed_chunk: int | None,
+    sync_batchnorm: bool,
+    memory_format: MemoryFormat,
+    compile: bool,
+    checkpoint_minutes: float | None,
     device: torch.device,
+    ranks: Ranks,
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
@@ -96,6 +102,9 @@ def fit(
         patience: epochs without a better one before training stops; None runs to the end.
         select_by: what makes an epoch the best.
         workers: processes that fetch batches.
+        embed_chunk: see `TrainingConfig`, as for the three that follow.
+        checkpoint_minutes: time between checkpoints inside an epoch.
+        ranks: this process among those that train the model together.
         tracker: gets each epoch's metrics, and the best epoch's validation under `best/`.
 
     Raises:
@@ -112,7 +121,7 @@ def fit(
     objective.to(device)
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
     optimizer = torch.optim.AdamW(groups, lr=lr)
-    order = TrainingOrder(rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs)
+    order = TrainingOrder(rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs, ranks=ranks)
     rate = partial(learning_rate, lr=lr, steps=len(order), warmup=round(warmup_epochs * order.steps), schedule=schedule)
     autocast = autocast_type(precision, device)
     best, best_epoch = Validation(loss=math.inf, recall_at_1=-math.inf), 0
@@ -130,18 +139,22 @@ def fit(
                 waited += time.monotonic() - asked
                 for group in optimizer.param_groups:
                     group["lr"] = rate(step)
-                torch.manual_seed(seed_of(seed, "dropout", step))
                 loss = optimisation_step(
                     model=model,
                     objective=objective,
                     optimizer=optimizer,
                     batch=batch,
+                    prepare=train.inputs,
+                    ranks=ranks,
+                    size=order.size(step),
+                    embed_chunk=embed_chunk,
                     place=f"epoch {epoch}, step {step + 1}",
-                    generator=torch.Generator().manual_seed(seed_of(seed, "negatives", step)),
+                    seed=seed,
+                    step=step,
                     autocast=autocast,
                     clip_norm=clip_norm,
                 )
-                total += loss * len(batch)
+                total += loss * order.size(step)
                 advance(1)
             metrics = {
                 "train/loss": total / len(train),

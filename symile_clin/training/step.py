@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from symile_clin.data.dataset import Batch
 from symile_clin.errors import TrainingError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
+from symile_clin.ranks import Ranks
+from symile_clin.rng import seed_of
 
 #: Rows of a bad batch that an error shows.
 ROWS_SHOWN = 10
@@ -23,8 +25,13 @@ def optimisation_step(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
+    prepare: Callable[[Batch], Mapping[str, Tensor]],
+    ranks: Ranks,
+    size: int,
+    embed_chunk: int | None,
     place: str,
-    generator: torch.Generator,
+    seed: int,
+    step: int,
     autocast: torch.dtype | None,
     clip_norm: float | None,
 ) -> float:
@@ -33,8 +40,13 @@ def optimisation_step(
     Only the encoders run in `autocast`'s type: products of k embeddings and their exponentials need float32.
 
     Args:
+        batch: this process's part.
+        prepare: makes encoder inputs of it.
+        size: samples of the batch, of all processes together.
+        embed_chunk: samples that are encoded at once, see docs/scaling.md; None: all of the part.
         place: where in the run this is, for an error.
-        generator: CPU generator of drawn negatives.
+        seed: of the run; dropout and drawn negatives follow from it and the step.
+        step: 0-based, of the run.
         clip_norm: largest norm of the gradient; None does not clip.
 
     Returns:
@@ -44,10 +56,12 @@ def optimisation_step(
         TrainingError: loss or gradient is not finite; nothing was updated.
     """
     device = model.logit_scale.device.type
+    torch.manual_seed(seed_of(seed, "dropout", step))
+    generator = torch.Generator().manual_seed(seed_of(seed, "negatives", step))
     with torch.autocast(device, dtype=autocast, enabled=autocast is not None):
-        embeddings = model(batch.inputs)
+        embeddings = model(prepare(batch), batch.present)
     embeddings = {name: embedding.float() for name, embedding in embeddings.items()}
-    loss = objective.loss(embeddings, model.scale, generator=generator)
+    loss = objective.loss(embeddings, model.scale, present=batch.present, generator=generator)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     norm = _clip([*model.parameters(), *objective.parameters()], clip_norm)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.dataset import CohortDataset
-from symile_clin.evaluation.embed import embed
+from symile_clin.evaluation.embed import Embedded, embed
 from symile_clin.evaluation.retrieval import rank, score_lists
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
@@ -50,10 +48,10 @@ def validate(
     Raises:
         TrainingError: an embedding or score is not finite.
     """
-    embeddings = embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
-    scores = score_lists(objective, embeddings, dataset.rows, candidates, target)
+    encoded = embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
+    scores = score_lists(objective, encoded.embeddings, dataset.rows, candidates, target, present=encoded.present)
     return Validation(
-        loss=_loss(model, objective, embeddings, batch_size=batch_size, device=device),
+        loss=_loss(model, objective, encoded, batch_size=batch_size, device=device),
         recall_at_1=float(rank(scores).recall_at(1).mean()),
     )
 
@@ -61,17 +59,18 @@ def validate(
 def _loss(
     model: MultimodalEncoder,
     objective: Objective,
-    embeddings: Mapping[str, NDArray[np.float32]],
+    encoded: Embedded,
     *,
     batch_size: int,
     device: torch.device,
 ) -> float:
-    samples = len(next(iter(embeddings.values())))
+    samples = len(next(iter(encoded.embeddings.values())))
     order = stream(VALIDATION_SEED, "validation order").permutation(samples)
     generator = torch.Generator().manual_seed(seed_of(VALIDATION_SEED, "validation negatives"))
     total = 0.0
     with torch.inference_mode():
         for batch in np.array_split(order, math.ceil(samples / batch_size)):
-            tensors = {name: torch.from_numpy(array[batch]).to(device) for name, array in embeddings.items()}
-            total += len(batch) * float(objective.loss(tensors, model.scale, generator=generator))
+            tensors = {name: torch.from_numpy(array[batch]).to(device) for name, array in encoded.embeddings.items()}
+            here = {name: torch.from_numpy(array[batch]).to(device) for name, array in encoded.present.items()}
+            total += len(batch) * float(objective.loss(tensors, model.scale, present=here, generator=generator))
     return total / samples

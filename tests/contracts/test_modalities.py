@@ -51,10 +51,10 @@ def stored(name: str, small: Small) -> tuple[pd.DataFrame, dict[str, np.ndarray[
     return samples, {**read, **fitted}
 
 
-def batch(name: str, small: Small) -> Mapping[str, np.ndarray[Any, Any]]:
+def batch(name: str, small: Small) -> Mapping[str, torch.Tensor]:
     samples, arrays = stored(name, small)
     columns = {column: samples[column].to_numpy() for column in modality_called(name).input_columns}
-    return {**arrays, **columns}
+    return {key: torch.tensor(values) for key, values in {**arrays, **columns}.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,9 +135,15 @@ class TestRoom:
         assert len(first) == 6
         assert bool(torch.isfinite(first).all())
         assert torch.equal(first, second)
-        drawn = modality.to_input(batch(name, small), stream(0, "augment"))
-        assert drawn.shape == first.shape
-        assert torch.equal(drawn, modality.to_input(batch(name, small), stream(0, "augment")))
+
+    def test_its_augmentation_is_a_function_of_the_draws_sample_by_sample(self, name: str, small: Small) -> None:
+        modality = modality_called(name)
+        draws = torch.from_numpy(stream(0, "augment").random((6, modality.augmentation_draws)))
+        drawn = modality.to_input(batch(name, small), draws)
+        assert drawn.shape == modality.to_input(batch(name, small), None).shape
+        order = [4, 0, 5]
+        some = modality.to_input({key: tensor[order] for key, tensor in batch(name, small).items()}, draws[order])
+        assert torch.equal(drawn[order], some)
 
     def test_its_encoder_fits_its_input(self, name: str, small: Small) -> None:
         modality = modality_called(name)

@@ -13,7 +13,6 @@ import torch
 
 from symile_clin.data.dataset import Batch, CohortDataset, training_loader
 from symile_clin.data.order import TrainingOrder
-from symile_clin.rng import stream
 from tests.data.vectors import NAMES, modalities, vector_cohort
 
 
@@ -26,34 +25,33 @@ def _dataset(path: Path, *, parts: int = 1) -> CohortDataset:
 def test_fetch_gives_the_rows_asked_for_in_their_order(tmp_path: Path, parts: int) -> None:
     dataset = _dataset(tmp_path, parts=parts)
     rows = np.array([90, 3, 41, 40, 3])
-    batch = dataset.fetch(rows, rng=None)
+    batch = dataset.fetch(rows)
+    inputs = dataset.inputs(batch)
     assert len(batch) == 5
     assert batch.row.tolist() == rows.tolist()
-    assert list(batch.inputs) == list(NAMES)
+    assert list(inputs) == list(NAMES)
     for name in NAMES:
-        stored = dataset.cohort.array(name, "vector")
-        for position, row in enumerate(rows.tolist()):
-            expected = np.zeros(6) if row == 3 else stored.take(np.array([row]))[0]
-            np.testing.assert_array_equal(batch.inputs[name][position].numpy(), expected)
+        expected = [dataset.cohort.array(name, "vector").take(np.array([row]))[0] for row in (90, 41, 40)]
+        np.testing.assert_array_equal(inputs[name].numpy(), np.stack(expected))
         assert batch.present[name].tolist() == [True, False, True, True, False]
 
 
-def test_an_absent_modality_is_zeros_whatever_its_columns_lack(tmp_path: Path) -> None:
+def test_an_absent_modality_has_no_row_whatever_its_columns_lack(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path)
     gain = pd.array([None if row == 3 else 2 for row in range(len(dataset.cohort.samples))], dtype="Int64")
     dataset.cohort.samples["red_gain"] = gain
-    some, none = (dataset.fetch(np.array(rows), rng=stream(0, "test")) for rows in ([2, 3, 4], [3, 3]))
+    some, none = (dataset.fetch(np.array(rows), augment=(0, 1)) for rows in ([2, 3, 4], [3, 3]))
     assert some.present["red"].tolist() == [True, False, True]
-    assert not some.inputs["red"][1].any()
-    assert torch.equal(some.inputs["red"][[0, 2]], dataset.fetch(np.array([2, 4]), rng=stream(0, "test")).inputs["red"])
-    assert none.inputs["red"].shape == (2, 6)
-    assert not none.inputs["red"].any()
+    assert torch.equal(
+        dataset.inputs(some)["red"], dataset.inputs(dataset.fetch(np.array([2, 4]), augment=(0, 1)))["red"]
+    )
+    assert dataset.inputs(none)["red"].shape == (0, 6)
 
 
 def test_the_columns_a_modality_asks_for_reach_it(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path)
     dataset.cohort.samples["red_gain"] = np.arange(len(dataset.cohort.samples), dtype=np.float64)
-    one, ten = (dataset.fetch(np.array([row]), rng=None).inputs["red"] for row in (1, 10))
+    one, ten = (dataset.inputs(dataset.fetch(np.array([row])))["red"] for row in (1, 10))
     stored = dataset.cohort.array("red", "vector").take(np.array([1, 10]))
     np.testing.assert_allclose(one[0].numpy(), stored[0], rtol=1e-6)
     np.testing.assert_allclose(ten[0].numpy(), 10 * stored[1], rtol=1e-6)
@@ -64,17 +62,31 @@ def test_batches_cover_every_sample_once_in_order_without_augmentation(tmp_path:
     batches = list(dataset.batches(40))
     assert [len(batch) for batch in batches] == [40, 40, 16]
     assert torch.cat([batch.row for batch in batches]).tolist() == dataset.rows.tolist()
-    plain = dataset.fetch(dataset.rows[40:80], rng=None)
-    assert torch.equal(batches[1].inputs["red"], plain.inputs["red"])
+    plain = dataset.fetch(dataset.rows[40:80])
+    assert torch.equal(dataset.inputs(batches[1])["red"], dataset.inputs(plain)["red"])
 
 
-def test_augmentation_is_drawn_from_the_steps_own_stream(tmp_path: Path) -> None:
+def test_augmentation_follows_from_seed_epoch_and_row_alone(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path)
-    order = TrainingOrder(rows=dataset.rows, batch_size=32, seed=5, epochs=2)
-    for draw in order:
-        expected = dataset.fetch(draw.rows, rng=stream(*draw.augmentation))
-        assert torch.equal(dataset[draw].inputs["green"], expected.inputs["green"])
-        assert not torch.equal(expected.inputs["green"], dataset.fetch(draw.rows, rng=None).inputs["green"])
+
+    def added(*, seed: int, epoch: int, batch_size: int) -> dict[int, float]:
+        """By row, what augmentation added to its green vector."""
+        found: dict[int, float] = {}
+        for draw in TrainingOrder(rows=dataset.rows, batch_size=batch_size, seed=seed, epochs=2):
+            if draw.epoch == epoch:
+                batch = dataset[draw]
+                plain = dataset.fetch(draw.rows)
+                change = (dataset.inputs(batch)["green"] - dataset.inputs(plain)["green"])[:, 0]
+                rows = batch.row[batch.present["green"]].tolist()
+                found |= {row: round(value, 5) for row, value in zip(rows, change.tolist(), strict=True)}
+        return found
+
+    first = added(seed=5, epoch=1, batch_size=32)
+    assert len(first) == len(dataset.rows) - 1
+    assert len(set(first.values())) > 80
+    assert first == added(seed=5, epoch=1, batch_size=7)
+    assert first != added(seed=5, epoch=0, batch_size=32)
+    assert first != added(seed=6, epoch=1, batch_size=32)
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
@@ -89,7 +101,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     for one, other in zip(alone, helped, strict=True):
         assert torch.equal(one.row, other.row)
         for name in NAMES:
-            assert torch.equal(one.inputs[name], other.inputs[name])
+            assert torch.equal(dataset.inputs(one)[name], dataset.inputs(other)[name])
 
 
 def test_more_workers_than_cores_are_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +114,19 @@ def test_more_workers_than_cores_are_not_started(tmp_path: Path, monkeypatch: py
 
 def test_a_worker_is_sent_no_array_data(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path)
-    before = dataset.fetch(dataset.rows[:4], rng=None)  # now the arrays are open
+    before = dataset.fetch(dataset.rows[:4], augment=(0, 0))  # now the arrays are open
     data = pickle.dumps(dataset)
     vectors = dataset.cohort.array("red", "vector").take(dataset.rows)
     assert vectors.tobytes()[:200] not in data
     again: CohortDataset = pickle.loads(data)  # noqa: S301  our own bytes
-    assert torch.equal(again.fetch(dataset.rows[:4], rng=None).inputs["red"], before.inputs["red"])
+    after = again.fetch(dataset.rows[:4], augment=(0, 0))
+    assert torch.equal(again.inputs(after)["red"], dataset.inputs(before)["red"])
 
 
 def test_a_batch_moves_as_a_whole(tmp_path: Path) -> None:
-    batch = _dataset(tmp_path).fetch(np.array([1, 2]), rng=None).to("meta")
-    assert {tensor.device.type for tensor in [*batch.inputs.values(), *batch.present.values(), batch.row]} == {"meta"}
+    dataset = _dataset(tmp_path)
+    batch = dataset.fetch(np.array([1, 2]), augment=(0, 0)).to("meta")
+    arrays = [tensor for arrays in batch.arrays.values() for tensor in arrays.values()]
+    assert len(batch.draws) == 3
+    moved = [*arrays, *batch.draws.values(), *batch.present.values(), batch.row, *dataset.inputs(batch).values()]
+    assert {tensor.device.type for tensor in moved} == {"meta"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from symile_clin.data.order import Draw, TrainingOrder
+from symile_clin.ranks import Ranks
 
 ROWS = np.arange(100, 153)
 
@@ -16,8 +17,8 @@ def _order(*, seed: int = 0, epochs: int = 3, batch_size: int = 8, skip: int = 0
     return TrainingOrder(rows=ROWS, batch_size=batch_size, seed=seed, epochs=epochs, skip=skip)
 
 
-def _plain(draws: list[Draw]) -> list[tuple[list[int], tuple[int, str, int, int]]]:
-    return [(draw.rows.tolist(), draw.augmentation) for draw in draws]
+def _plain(draws: list[Draw]) -> list[tuple[list[int], int, int]]:
+    return [(draw.rows.tolist(), draw.seed, draw.epoch) for draw in draws]
 
 
 @pytest.mark.parametrize("batch_size", [3, 7, 8, 52, 53, 100])
@@ -44,9 +45,18 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert _plain(list(_order())) == _plain(list(_order()))
 
 
-def test_each_step_has_a_stream_of_its_own() -> None:
-    streams = [draw.augmentation for draw in _order()]
-    assert len(set(streams)) == len(streams)
+def test_a_draw_knows_its_epoch() -> None:
+    assert [draw.epoch for draw in _order()] == [0] * 7 + [1] * 7 + [2] * 7
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_every_batch_out(processes: int) -> None:
+    whole = list(_order())
+    parts = [list(TrainingOrder(ROWS, 8, 0, 3, ranks=Ranks(rank, processes))) for rank in range(processes)]
+    for step, (draw, shares) in enumerate(zip(whole, zip(*parts, strict=True), strict=True)):
+        assert np.concatenate([share.rows for share in shares]).tolist() == draw.rows.tolist()
+        assert [len(share.rows) for share in shares] == Ranks(0, processes).sizes(len(draw.rows))
+        assert _order().size(step) == len(draw.rows)
 
 
 @pytest.mark.parametrize("skip", [0, 1, 6, 7, 8, 20, 21])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,16 +22,18 @@ NAMES = ("blue", "red", "green")
 
 
 class Vector:
-    """The part of a modality that batches are made with; augmentation adds a draw of the rng to every value."""
+    """The part of a modality that batches are made with; augmentation adds a draw to every value of a sample."""
+
+    augmentation_draws = 1
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.arrays = {"vector": ArraySpec("float32", (WIDTH,))}
         self.input_columns = (f"{name}_gain",)
 
-    def to_input(self, arrays: Mapping[str, NDArray[Any]], rng: np.random.Generator | None) -> Tensor:
-        scaled = torch.from_numpy(arrays["vector"]) * torch.from_numpy(arrays[f"{self.name}_gain"])[:, None]
-        return scaled.float() if rng is None else scaled.float() + 0.01 * rng.standard_normal()
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:
+        scaled = (arrays["vector"] * arrays[f"{self.name}_gain"][:, None]).float()
+        return scaled if draws is None else scaled + 0.02 * (draws.float() - 0.5)
 
 
 def modalities() -> dict[str, Modality]:

@@ -38,14 +38,15 @@ class Bits:
     """The part of a modality that an evaluation uses: its stored array is its planted factors."""
 
     input_columns: ClassVar[tuple[str, ...]] = ()
+    augmentation_draws = 0
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.arrays = {"bits": ArraySpec("uint8", (PLANTING.factors[name],))}
 
-    def to_input(self, arrays: Mapping[str, NDArray[Any]], rng: np.random.Generator | None) -> Tensor:
-        assert rng is None
-        return torch.from_numpy(arrays["bits"].astype(np.float32))
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:
+        assert draws is None
+        return arrays["bits"].float()
 
     def render(self, arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> NDArray[np.uint8]:
         assert row[SPLIT] == "test"
@@ -61,7 +62,7 @@ def modalities() -> dict[str, Modality]:
 class ReadsSynergy(nn.Module):
     """Embeds bits as signs so that the product of all three is large where the exclusive or holds."""
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002  all are
         signs = {name: 1 - 2 * tensor for name, tensor in inputs.items()}
         joint = {name: tensor[:, -2:] for name, tensor in signs.items()}
         ones = torch.ones(len(signs["red"]), 1)
@@ -75,7 +76,7 @@ class ReadsSynergy(nn.Module):
 class Collapsed(nn.Module):
     """Gives everything the same embedding."""
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002  all are
         return {name: torch.full((len(tensor), 5), 0.1) for name, tensor in inputs.items()}
 
 

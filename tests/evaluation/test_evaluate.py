@@ -117,8 +117,8 @@ def test_the_table_says_what_a_reader_needs(evaluation: Evaluation) -> None:
 
 def test_diverged_weights_leave_the_old_results_alone(cohort: Cohort, tmp_path: Path) -> None:
     class Diverged(Collapsed):
-        def forward(self, inputs):  # type: ignore[no-untyped-def]
-            return {name: tensor * float("nan") for name, tensor in super().forward(inputs).items()}
+        def forward(self, inputs, present):  # type: ignore[no-untyped-def]
+            return {name: tensor * float("nan") for name, tensor in super().forward(inputs, present).items()}
 
     evaluated(cohort, tmp_path / "eval", ReadsSynergy())
     before = (tmp_path / "eval" / "metrics.json").read_bytes()

@@ -28,14 +28,32 @@ class Product(Objective):
         return 0.0
 
     def loss(
-        self, embeddings: Mapping[str, Tensor], scale: Tensor, *, generator: torch.Generator | None = None
+        self,
+        embeddings: Mapping[str, Tensor],
+        scale: Tensor,
+        *,
+        present: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         raise NotImplementedError
 
-    def score(self, queries: Mapping[str, Tensor], candidates: Tensor, *, target: str) -> Tensor:
-        return self.query_vector(queries, target) @ candidates.T
+    def score(
+        self,
+        queries: Mapping[str, Tensor],
+        candidates: Tensor,
+        *,
+        target: str,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        return self.query_vector(queries, target, present=present) @ candidates.T
 
-    def query_vector(self, queries: Mapping[str, Tensor], target: str) -> Tensor:  # noqa: ARG002
+    def query_vector(
+        self,
+        queries: Mapping[str, Tensor],
+        target: str,  # noqa: ARG002
+        *,
+        present: Mapping[str, Tensor] | None = None,  # noqa: ARG002
+    ) -> Tensor:
         return torch.stack(list(queries.values())).prod(dim=0)
 
 

@@ -15,7 +15,7 @@ def test_all_leads_of_a_record_share_one_scale() -> None:
     signal = np.zeros((2, 5000, 12), np.int16)
     signal[0, 10, 3], signal[0, 20, 7], signal[0, 30, 0] = 300, -100, 100
     signal[1, :, 5] = np.arange(5000)
-    tensor = to_input(signal)
+    tensor = to_input(torch.from_numpy(signal))
     assert tensor.shape == (2, 1, 5000, 12)
     assert tensor.dtype == torch.float32
     assert tensor[0, 0, 10, 3] == 1
@@ -27,18 +27,19 @@ def test_all_leads_of_a_record_share_one_scale() -> None:
 
 def test_gain_and_baseline_cancel_out() -> None:
     signal = np.random.default_rng(0).integers(-500, 500, (2, 5000, 12), dtype=np.int16)
-    torch.testing.assert_close(to_input(signal), to_input((signal * 3 + 70).astype(np.int16)))
+    louder = (signal * 3 + 70).astype(np.int16)
+    torch.testing.assert_close(to_input(torch.from_numpy(signal)), to_input(torch.from_numpy(louder)))
 
 
 def test_the_whole_range_of_int16_does_not_overflow() -> None:
     signal = np.zeros((1, 5000, 12), np.int16)
     signal[0, 0, 0], signal[0, 1, 0] = -32768, 32767
-    tensor = to_input(signal)
+    tensor = to_input(torch.from_numpy(signal))
     assert (float(tensor.min()), float(tensor.max())) == (-1, 1)
 
 
 def test_an_absent_record_becomes_a_finite_constant() -> None:
-    assert (to_input(np.zeros((1, 5000, 12), np.int16)) == -1).all()
+    assert (to_input(torch.zeros(1, 5000, 12, dtype=torch.int16)) == -1).all()
 
 
 @pytest.mark.parametrize("arch", ["resnet18_image", "resnet18_1d", "small"])

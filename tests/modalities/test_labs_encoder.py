@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -12,8 +11,8 @@ from symile_clin.strict import problems
 
 
 def test_percentiles_come_before_indicators() -> None:
-    percentile = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32)
-    observed = np.array([[True, False, True], [False, False, True]])
+    percentile = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    observed = torch.tensor([[True, False, True], [False, False, True]])
     tensor = to_input(percentile, observed)
     assert tensor.dtype == torch.float32
     torch.testing.assert_close(tensor, torch.tensor([[0.1, 0.2, 0.3, 1, 0, 1], [0.4, 0.5, 0.6, 0, 0, 1]]))

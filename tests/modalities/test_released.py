@@ -31,10 +31,12 @@ RELEASED = {
 def test_a_picture_of_a_released_x_ray_is_the_one_it_was_made_of() -> None:
     own, released = modalities_of(OWN)["cxr"], modalities_of(RELEASED)["cxr"]
     grey = np.random.default_rng(0).integers(0, 256, (1, 1, 40, 40)).astype(np.uint8)
-    size = np.array([32])
+    size = torch.tensor([32])
     columns = {"cxr_height": size, "cxr_width": size}
-    stored = own.to_input({"image": grey, **columns}, None).numpy()
-    assert torch.equal(released.to_input({"image": stored, **columns}, np.random.default_rng(1)), torch.tensor(stored))
+    tensor = own.to_input({"image": torch.from_numpy(grey), **columns}, None)
+    assert torch.equal(released.to_input({"image": tensor, **columns}, None), tensor)
+    assert (own.augmentation_draws, released.augmentation_draws) == (2, 0)
+    stored = tensor.numpy()
     picture = released.render({"image": stored[0]}, {})
     np.testing.assert_array_equal(picture, np.repeat(grey[0, 0, :32, :32, None], 3, axis=2))
 
@@ -42,9 +44,10 @@ def test_a_picture_of_a_released_x_ray_is_the_one_it_was_made_of() -> None:
 def test_a_released_ecg_passes_through_and_is_drawn_without_its_gain() -> None:
     own, released = modalities_of(OWN)["ecg"], modalities_of(RELEASED)["ecg"]
     raw = np.random.default_rng(0).integers(-300, 300, (2, 5000, 12)).astype(np.int16)
-    stored = own.to_input({"signal": raw}, None).numpy()
-    assert stored.shape[1:] == released.arrays["signal"].shape
-    assert torch.equal(released.to_input({"signal": stored}, None), torch.tensor(stored))
+    tensor = own.to_input({"signal": torch.from_numpy(raw)}, None)
+    assert tensor.shape[1:] == released.arrays["signal"].shape
+    assert torch.equal(released.to_input({"signal": tensor}, None), tensor)
+    stored = tensor.numpy()
     picture = released.render({"signal": stored[0]}, {"ecg_gain": np.nan, "ecg_baseline": None})
     assert picture.shape == (320, 640, 3)
     assert picture.min() < picture.max()

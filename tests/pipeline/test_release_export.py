@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from symile_clin import files
 from symile_clin.data.dataset import CohortDataset
-from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.data.store import Cohort, Rows, open_cohort
 from symile_clin.errors import CohortError, ConfigError, DiskError
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.cohorts import build_cohort
@@ -176,20 +177,25 @@ def test_there_and_back_gives_the_same_samples_splits_and_lists(cohort: Cohort, 
         np.testing.assert_array_equal(before.same_subject, after.same_subject)
 
 
+def _inputs(cohort: Cohort, rows: Rows, *, augment: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+    dataset = CohortDataset(cohort, modalities_of(cohort.spec), rows)
+    return dataset.inputs(dataset.fetch(rows, augment=augment))
+
+
 def test_there_and_back_gives_the_models_inputs(cohort: Cohort, again: Cohort) -> None:
     for split in ("train", "val", "test"):
         rows = cohort.rows(split)
-        before = CohortDataset(cohort, modalities_of(cohort.spec), rows).fetch(rows, rng=None).inputs
-        after = CohortDataset(again, modalities_of(again.spec), rows).fetch(rows, rng=None).inputs
+        before, after = (_inputs(one, rows) for one in (cohort, again))
         assert torch.equal(before["labs"], after["labs"])
         assert torch.equal(before["ecg"], after["ecg"])
         if split != "train":
             assert torch.equal(before["cxr"], after["cxr"])
     rows = cohort.rows("train")
-    drawn = CohortDataset(cohort, modalities_of(cohort.spec), rows).fetch(rows, rng=stream(0, "release", "cxr"))
-    frozen = CohortDataset(again, modalities_of(again.spec), rows).fetch(rows, rng=stream(1, "another")).inputs["cxr"]
-    centred = CohortDataset(cohort, modalities_of(cohort.spec), rows).fetch(rows, rng=None).inputs["cxr"]
-    assert torch.equal(drawn.inputs["cxr"], frozen), "one seeded stream over train, whatever the chunks"
+    dataset = CohortDataset(cohort, modalities_of(cohort.spec), rows)
+    draws = {"cxr": torch.from_numpy(stream(0, "release", "cxr").random((len(rows), 2)))}
+    drawn = dataset.inputs(replace(dataset.fetch(rows), draws=draws))["cxr"]
+    frozen, centred = _inputs(again, rows, augment=(1, 1))["cxr"], _inputs(cohort, rows)["cxr"]
+    assert torch.equal(drawn, frozen), "one seeded stream over train, whatever the chunks"
     assert not torch.equal(centred, frozen)
 
 

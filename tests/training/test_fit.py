@@ -22,6 +22,7 @@ from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives import PairwiseClip, Symile
 from symile_clin.objectives.base import Objective
 from symile_clin.progress import Quiet
+from symile_clin.ranks import ALONE
 from symile_clin.tracking import NullTracker
 from symile_clin.training.checkpoint import load_weights, read_training_state
 from symile_clin.training.fit import FitResult, fit
@@ -50,7 +51,9 @@ def _model(*, dropout: float = 0.0) -> MultimodalEncoder:
     encoders = {
         name: nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 16)) for name in NAMES
     }
-    return MultimodalEncoder(encoders, dim=16, normalization="layernorm", logit_scale_init=-2.0)
+    return MultimodalEncoder(
+        encoders, dim=16, normalization="layernorm", logit_scale_init=-2.0, placeholders=NAMES
+    )  # row 3 lacks all
 
 
 def _fit(
@@ -67,7 +70,8 @@ def _fit(
     defaults: dict[str, Any] = {
         "seed": 0, "epochs": 3, "batch_size": 32, "lr": 1e-2, "weight_decay": 0.01, "decay_all": False,
         "warmup_epochs": 1, "schedule": "cosine", "clip_norm": 1.0, "precision": "auto", "patience": None,
-        "select_by": "retrieval", "workers": 0,
+        "select_by": "retrieval", "workers": 0, "embed_chunk": None, "sync_batchnorm": False, "memory_format": "auto",
+        "compile": False, "checkpoint_minutes": None,
     }  # fmt: skip
     return fit(
         model=model or _model(),
@@ -78,6 +82,7 @@ def _fit(
         target="blue",
         directory=directory,
         device=CPU,
+        ranks=ALONE,
         tracker=tracker or NullTracker(),
         progress=Quiet(),
         **{**defaults, **settings},
@@ -87,8 +92,10 @@ def _fit(
 def _recall(cohort: Cohort, model: MultimodalEncoder, objective: Objective) -> float:
     val = cohort.rows("val")
     dataset = CohortDataset(cohort, modalities(), val)
-    embeddings = embed(model=model, dataset=dataset, batch_size=16, device="cpu")
-    return float(rank(score_lists(objective, embeddings, val, candidate_lists(val), "blue")).recall_at(1).mean())
+    encoded = embed(model=model, dataset=dataset, batch_size=16, device="cpu")
+    return float(
+        rank(score_lists(objective, encoded.embeddings, val, candidate_lists(val), "blue")).recall_at(1).mean()
+    )
 
 
 def test_symile_learns_synergy_and_clip_does_not(cohort: Cohort, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from symile_clin.data.dataset import Batch
 from symile_clin.errors import TrainingError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives import Symile
+from symile_clin.ranks import ALONE
 from symile_clin.training.step import optimisation_step
 
 
@@ -21,8 +22,13 @@ def _model() -> MultimodalEncoder:
 
 def _batch(n: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
-    inputs = {name: torch.randn(n, 3, generator=generator) for name in "abc"}
-    return Batch(inputs=inputs, present={}, row=torch.arange(100, 100 + n))
+    arrays = {name: {"vector": torch.randn(n, 3, generator=generator)} for name in "abc"}
+    present = {name: torch.ones(n, dtype=torch.bool) for name in "abc"}
+    return Batch(arrays=arrays, draws={}, present=present, row=torch.arange(100, 100 + n))
+
+
+def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    return {name: arrays["vector"] for name, arrays in batch.arrays.items()}
 
 
 def _step(
@@ -33,8 +39,13 @@ def _step(
         objective=Symile(),
         optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
         batch=batch,
+        prepare=_inputs,
+        ranks=ALONE,
+        size=len(batch),
+        embed_chunk=None,
         place="epoch 2, step 7",
-        generator=torch.Generator(),
+        seed=0,
+        step=16,
         autocast=autocast,
         clip_norm=clip_norm,
     )
@@ -47,7 +58,7 @@ def _weights(model: nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("clip_norm", [None, 0.05, 100.0])
 def test_an_update_is_the_clipped_gradient(clip_norm: float | None) -> None:
     model, reference, batch = _model(), _model(), _batch()
-    loss = Symile().loss(reference(batch.inputs), reference.scale)
+    loss = Symile().loss(reference(_inputs(batch)), reference.scale)
     torch.autograd.backward(loss)
     gradient = torch.cat([p.grad.flatten() for p in reference.parameters() if p.grad is not None])
     norm = float(gradient.norm())
@@ -64,7 +75,7 @@ def test_a_second_step_forgets_the_first_gradient() -> None:
     before = _weights(model)
     reference = _model()
     reference.load_state_dict(model.state_dict())
-    torch.autograd.backward(Symile().loss(reference(batch.inputs), reference.scale))
+    torch.autograd.backward(Symile().loss(reference(_inputs(batch)), reference.scale))
     gradient = torch.cat([p.grad.flatten() for p in reference.parameters() if p.grad is not None])
     _step(model, batch)
     torch.testing.assert_close(before - _weights(model), gradient, rtol=1e-4, atol=1e-6)
@@ -72,7 +83,7 @@ def test_a_second_step_forgets_the_first_gradient() -> None:
 
 def test_a_loss_that_is_not_finite_names_place_and_rows_and_changes_nothing() -> None:
     model, batch = _model(), _batch(12)
-    batch.inputs["b"][3, 1] = float("nan")
+    batch.arrays["b"]["vector"][3, 1] = float("nan")
     before = _weights(model)
     with pytest.raises(TrainingError) as caught:
         _step(model, batch)

@@ -245,14 +245,19 @@ class CXR(Modality):
 
     # --- training and pictures ---
 
-    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:
-        """(b, 3, short side, short side), cropped at random with `rng`, in the centre without; a release's as it is."""
-        from symile_clin.modalities.cxr.encoder import as_released, to_input
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:
+        """(b, 3, short side, short side), cropped where `draws` say, in the centre without; a release's as it is."""
+        from symile_clin.modalities.cxr.encoder import to_input
 
         if self.options.stored == "released":
-            return as_released(arrays["image"])
+            return arrays["image"]
         height, width = (arrays[column] for column in self.input_columns)
-        return to_input(arrays["image"], height=height, width=width, side=self.options.short_side, rng=rng)
+        return to_input(arrays["image"], height=height, width=width, side=self.options.short_side, draws=draws)
+
+    @property
+    def augmentation_draws(self) -> int:
+        """Two, of the crop's place; a release's pictures are cropped already."""
+        return 0 if self.options.stored == "released" else 2
 
     def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
         """(b, 3, short side, short side) to (b, dim)."""

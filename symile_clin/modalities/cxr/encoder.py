@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,39 +18,30 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def to_input(
-    image: NDArray[np.uint8],
-    *,
-    height: NDArray[Any],
-    width: NDArray[Any],
-    side: int,
-    rng: np.random.Generator | None,
-) -> Tensor:
-    """Crop stored X-rays to squares and normalise them for the encoders.
+#: Random numbers that the place of a crop takes.
+DRAWS = 2
+
+
+def to_input(image: Tensor, *, height: Tensor, width: Tensor, side: int, draws: Tensor | None) -> Tensor:
+    """Crop stored X-rays to squares and normalise them for the encoders, on the device they are on.
 
     Args:
         image: (b, 1, H, W) uint8, b may be 0; each picture in the top left corner.
         height: (b,) valid rows of each picture, at least `side`.
         width: (b,) valid columns, at least `side`.
         side: of the crop, the short side of the stored pictures.
-        rng: draws the crop's place, afresh in every epoch; None takes the centre.
+        draws: (b, 2) in [0, 1), place of the crop; None takes the centre.
 
     Returns:
         (b, 3, side, side) float32.
     """
-    room = np.stack([height, width], axis=1).astype(np.int64) - side
-    place = room // 2 if rng is None else np.floor(rng.random(room.shape) * (room + 1)).astype(np.int64)
-    crops = np.empty((len(image), side, side), dtype=np.uint8)
-    for crop, picture, (y, x) in zip(crops, image, place.tolist(), strict=True):
-        crop[:] = picture[0, y : y + side, x : x + side]
-    grey = torch.from_numpy(crops).unsqueeze(1).float().div_(255)
-    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    room = torch.stack([height, width], dim=1).to(torch.int64) - side
+    place = room // 2 if draws is None else (draws * (room + 1)).floor().to(torch.int64)
+    squares = image[:, 0].unfold(1, side, 1).unfold(2, side, 1)  # every square of every picture, as a view
+    crops = squares[torch.arange(len(image), device=image.device), place[:, 0], place[:, 1]]
+    grey = crops.unsqueeze(1).float().div_(255)
+    mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (grey - mean).div_(std)
-
-
-def as_released(image: NDArray[np.float32]) -> Tensor:
-    """X-rays of an imported release, which are cropped and normalised already, as they are."""
-    return torch.from_numpy(image)
 
 
 def undo_normalisation(image: NDArray[np.float32]) -> NDArray[np.uint8]:

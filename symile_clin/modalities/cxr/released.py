@@ -7,12 +7,13 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from symile_clin.errors import SourceError
 from symile_clin.modalities.base import Arrays
 from symile_clin.modalities.cxr import CxrOptions
 from symile_clin.modalities.cxr.tables import FINDINGS
-from symile_clin.modalities.released import ReleasedArray, ReleasedForm, read_times
+from symile_clin.modalities.released import ReleasedArray, ReleasedForm, frozen_input, read_times
 
 STEM: Final = "cxr"
 PUBLISHED_SIDE: Final = 320
@@ -84,9 +85,9 @@ class ReleasedXrays(ReleasedForm):
         """Three channels of what encoders see."""
         return {STEM: (3, self._side, self._side)}
 
-    def write_arrays(self, arrays: Arrays, rng: np.random.Generator | None) -> Arrays:
+    def write_arrays(self, arrays: Arrays, draws: NDArray[np.float64] | None) -> Arrays:
         """Exactly the encoder's input."""
-        return {STEM: self.modality.to_input(arrays, rng).numpy()}
+        return {STEM: frozen_input(self.modality, arrays, draws)}
 
     @property
     def _side(self) -> int:

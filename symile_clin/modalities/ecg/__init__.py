@@ -172,13 +172,11 @@ class ECG(Modality):
 
     # --- training and pictures ---
 
-    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:  # noqa: ARG002  not augmented
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:  # noqa: ARG002  not augmented
         """(b, 1, 5000, 12) in [−1, 1]; a release's as it is."""
-        from symile_clin.modalities.ecg.encoder import as_released, to_input
+        from symile_clin.modalities.ecg.encoder import to_input
 
-        if self.options.stored == "released":
-            return as_released(arrays["signal"])
-        return to_input(arrays["signal"])
+        return arrays["signal"] if self.options.stored == "released" else to_input(arrays["signal"])
 
     def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
         """(b, 1, 5000, 12) to (b, dim)."""

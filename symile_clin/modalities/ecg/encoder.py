@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symile_clin.encoders.conv import SmallSeriesEncoder
@@ -16,7 +13,7 @@ from symile_clin.modalities.ecg.encoder_options import Options
 LEADS = 12
 
 
-def to_input(signal: NDArray[np.int16]) -> Tensor:
+def to_input(signal: Tensor) -> Tensor:
     """Scale stored ECGs to [-1, 1], over all leads of a record together, so that leads keep their proportions.
 
     Gain and baseline of a record cancel out. An absent ECG (all zero) becomes a constant.
@@ -27,15 +24,10 @@ def to_input(signal: NDArray[np.int16]) -> Tensor:
     Returns:
         (b, 1, 5000, 12) float32.
     """
-    wave = torch.from_numpy(signal).float()
+    wave = signal.float()
     low, high = wave.amin(dim=(1, 2), keepdim=True), wave.amax(dim=(1, 2), keepdim=True)
     span = (high - low).clamp_min_(1)
     return wave.sub_(low).mul_(2 / span).sub_(1).unsqueeze(1)
-
-
-def as_released(signal: NDArray[np.float32]) -> Tensor:
-    """ECGs of an imported release, which are scaled to [-1, 1] already, as they are: (b, 1, 5000, 12)."""
-    return torch.from_numpy(signal)
 
 
 def build(dim: int, options: EncoderOptions) -> nn.Module:

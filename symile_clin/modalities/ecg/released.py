@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from symile_clin.modalities.base import Arrays
 from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES
-from symile_clin.modalities.released import ReleasedArray, ReleasedForm, read_times
+from symile_clin.modalities.released import ReleasedArray, ReleasedForm, frozen_input, read_times
 
 STEM: Final = "ecg"
 SHAPE: Final = (1, SAMPLES, len(LEADS))
@@ -60,6 +61,6 @@ class ReleasedEcgs(ReleasedForm):
         """One channel of 10 s by 12 leads."""
         return {STEM: SHAPE}
 
-    def write_arrays(self, arrays: Arrays, rng: np.random.Generator | None) -> Arrays:
+    def write_arrays(self, arrays: Arrays, draws: NDArray[np.float64] | None) -> Arrays:
         """Exactly the encoder's input."""
-        return {STEM: self.modality.to_input(arrays, rng).numpy()}
+        return {STEM: frozen_input(self.modality, arrays, draws)}

@@ -187,7 +187,7 @@ class Labs(Modality):
 
     # --- training and pictures ---
 
-    def to_input(self, arrays: Arrays, rng: np.random.Generator | None) -> Tensor:  # noqa: ARG002  not augmented
+    def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:  # noqa: ARG002  not augmented
         """(b, 2 · items): all percentiles, then all indicators."""
         from symile_clin.modalities.labs.encoder import to_input
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symile_clin.encoders.mlp import mlp
@@ -14,7 +12,7 @@ from symile_clin.modalities.base import EncoderOptions
 from symile_clin.modalities.labs.encoder_options import Options
 
 
-def to_input(percentile: NDArray[np.float32], observed: NDArray[np.bool_]) -> Tensor:
+def to_input(percentile: Tensor, observed: Tensor) -> Tensor:
     """All percentiles, then all indicators (1 = observed), as the paper feeds them.
 
     Args:
@@ -24,7 +22,7 @@ def to_input(percentile: NDArray[np.float32], observed: NDArray[np.bool_]) -> Te
     Returns:
         (b, 2 * items) float32.
     """
-    return torch.from_numpy(np.concatenate([percentile, observed], axis=1, dtype=np.float32))
+    return torch.cat([percentile, observed.to(percentile.dtype)], dim=1)
 
 
 def build(dim: int, options: EncoderOptions, *, items: int) -> nn.Module:

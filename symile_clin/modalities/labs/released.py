@@ -106,7 +106,7 @@ class ReleasedLabs(ReleasedForm):
         """One column for each item."""
         return dict.fromkeys(self.arrays, (len(self._values),))
 
-    def write_arrays(self, arrays: Arrays, rng: np.random.Generator | None) -> Arrays:  # noqa: ARG002  nothing is drawn
+    def write_arrays(self, arrays: Arrays, draws: NDArray[np.float64] | None) -> Arrays:  # noqa: ARG002  not augmented
         """Percentiles, and 1 where observed."""
         return {PERCENTILES: arrays["percentile"], INDICATOR: arrays["observed"].astype(np.int64)}
 
