@@ -49,6 +49,13 @@ class MultimodalEncoder(nn.Module):
         """exp of the learned log scale, 0-d."""
         return self.logit_scale.exp()
 
+    def placeholder(self, name: str) -> Tensor | None:
+        """(dim,) what stands where a modality is absent, normalised like an embedding; None if it was never absent."""
+        absent: Tensor | None = (
+            self.normalizations[name](self.placeholders[name]) if name in self.placeholders else None
+        )
+        return absent
+
     def encode(self, name: str, tensor: Tensor, here: Tensor | None = None) -> Tensor:
         """Normalised embeddings (b, dim) of one modality.
 
@@ -65,9 +72,8 @@ class MultimodalEncoder(nn.Module):
             embedding: Tensor = self.normalizations[name](self.encoders[name](tensor))
             return embedding
         absent: Tensor
-        if name in self.placeholders:
-            absent = self.normalizations[name](self.placeholders[name])
-        else:
+        absent = self.placeholder(name)
+        if absent is None:
             absent = self.logit_scale.new_full((self.dim,), torch.nan)
         whole = absent.expand(len(here), -1)
         if not len(tensor):
