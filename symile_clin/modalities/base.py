@@ -318,6 +318,11 @@ class Modality(ABC):
         """
 
     @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in `to_input`'s tensor; a checkpoint fits wherever it is the same."""
+
+    @property
     def augmentation_draws(self) -> int:
         """Random numbers that augmenting one sample takes; 0 for a modality that is not augmented."""
         return 0

@@ -102,7 +102,7 @@ def signature(modalities: Mapping[str, Modality]) -> dict[str, Any]:
         name: {
             "room": modality.room,
             "columns": [column for column in modality.columns if column not in modality.input_columns],
-            "arrays": {key: [spec.dtype, *spec.shape] for key, spec in modality.arrays.items()},
+            "input_shape": list(modality.input_shape),
         }
         for name, modality in modalities.items()
     }

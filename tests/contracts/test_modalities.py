@@ -132,7 +132,7 @@ class TestRoom:
         modality = modality_called(name)
         first, second = modality.to_input(batch(name, small), None), modality.to_input(batch(name, small), None)
         assert first.dtype == torch.float32
-        assert len(first) == 6
+        assert first.shape == (6, *modality.input_shape)
         assert bool(torch.isfinite(first).all())
         assert torch.equal(first, second)
 

@@ -255,6 +255,11 @@ class CXR(Modality):
         return to_input(arrays["image"], height=height, width=width, side=self.options.short_side, draws=draws)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Three equal channels."""
+        return (3, self.options.short_side, self.options.short_side)
+
+    @property
     def augmentation_draws(self) -> int:
         """Two, of the crop's place; a release's pictures are cropped already."""
         return 0 if self.options.stored == "released" else 2

@@ -178,6 +178,11 @@ class ECG(Modality):
 
         return arrays["signal"] if self.options.stored == "released" else to_input(arrays["signal"])
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """A one-channel image of time by leads."""
+        return (1, SAMPLES, len(LEADS))
+
     def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
         """(b, 1, 5000, 12) to (b, dim)."""
         from symile_clin.modalities.ecg.encoder import build

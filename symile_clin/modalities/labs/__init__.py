@@ -193,6 +193,11 @@ class Labs(Modality):
 
         return to_input(arrays["percentile"], arrays["observed"])
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Percentiles and indicators."""
+        return (2 * len(self.items),)
+
     def encoder(self, dim: int, options: EncoderOptions) -> nn.Module:
         """(b, 2 · items) to (b, dim)."""
         from symile_clin.modalities.labs.encoder import build
