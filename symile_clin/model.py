@@ -71,7 +71,6 @@ class MultimodalEncoder(nn.Module):
         if here is None or len(here) == len(tensor):
             embedding: Tensor = self.normalizations[name](self.encoders[name](tensor))
             return embedding
-        absent: Tensor
         absent = self.placeholder(name)
         if absent is None:
             absent = self.logit_scale.new_full((self.dim,), torch.nan)

@@ -126,6 +126,6 @@ def check_fit(run: Run, cohort: Cohort, modalities: Mapping[str, Modality]) -> N
             different = next(key for key in one if one[key] != trained[name].get(key))
             raise MismatchError(
                 f"the checkpoint of run '{run.name}' does not fit cohort '{cohort.name}': {name} differs in its "
-                f"{different}",
+                f"{different.replace('_', ' ')}",
                 remedy=f"Evaluate on a cohort built with the same {name} options, or train on this one",
             )

@@ -72,9 +72,11 @@ def test_a_checkpoint_fits_only_cohorts_with_its_inputs(tmp_path: Path) -> None:
     run = open_run(tmp_path, "run")
     same = _cohort(tmp_path, ecg__window={"start": "-12h"})
     check_fit(run, same, modalities_of(same.spec))
+    imported = _cohort(tmp_path, cxr__stored="released", ecg__stored="released")
+    check_fit(run, imported, modalities_of(imported.spec))  # arrays are stored otherwise, inputs are the same
     for changed, named in (
         (_cohort(tmp_path, labs__items=[50912, 50971]), "labs differs in its columns"),
-        (_cohort(tmp_path, cxr__short_side=96, cxr__long_side=120), "cxr differs in its arrays"),
+        (_cohort(tmp_path, cxr__short_side=96, cxr__long_side=120), "cxr differs in its input shape"),
     ):
         with pytest.raises(MismatchError, match=named):
             check_fit(run, changed, modalities_of(changed.spec))
