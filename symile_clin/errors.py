@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class SymileClinError(Exception):
     """Base of all expected failures; its text is the one line a user reads.
@@ -80,3 +82,19 @@ class TrainingError(SymileClinError):
 
 class TrackingError(SymileClinError):
     """The tracking store cannot be used where the user asked for it explicitly."""
+
+
+class StoppedError(SymileClinError):
+    """Training that a signal stopped; a checkpoint keeps what it had come to.
+
+    Args:
+        signal: its number; scripts read it off the exit code, as of a process that died of the signal.
+    """
+
+    def __init__(self, found: str, *, signal: int, expected: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(found, expected=expected, remedy=remedy)
+        self.signal = signal
+        self.exit_code = 128 + signal
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(StoppedError, signal=self.signal, expected=self.expected, remedy=self.remedy), (self.found,)

@@ -84,7 +84,8 @@ def atomic_directory(path: Path, *, keep: str | None = None) -> Iterator[Path]:
                 shutil.rmtree(temporary / keep, ignore_errors=True)
             # A disk takes many flushes at once far better than thousands one by one.
             with ThreadPoolExecutor(16) as threads:
-                list(threads.map(_sync, [file for file in temporary.rglob("*") if file.is_file()]))
+                within = [entry for entry in temporary.rglob("*") if entry.is_file() or entry.is_dir()]
+                list(threads.map(_sync, [*within, temporary]))
             if path.exists():
                 _replace(path, temporary)
             else:

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from symile_clin import files
 from symile_clin.encoders.weights import load_exactly, read_state
-from symile_clin.errors import MismatchError, NotFoundError
+from symile_clin.errors import DiskError, MismatchError, NotFoundError
 from symile_clin.objectives.base import Objective
+from symile_clin.training.state import TrainingState, checked
 
 WEIGHTS = "model.safetensors"
 TRAINING_STATE = "training.pt"
+_OPTIMIZER = "optimizer"
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """What training would need to go on. Every random stream is a function of seed and step, so none is kept.
+def save_checkpoint(
+    directory: Path, *, model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, state: TrainingState
+) -> None:
+    """Write a checkpoint, replacing an old one in the same place only when the new one is whole.
 
-    Attributes:
-        epoch: epochs finished.
-        step: steps finished.
-        optimizer: state_dict of the optimizer.
+    Raises:
+        DiskError: it could not be written; the old one is as it was.
     """
+    moments = optimizer.state_dict()
+    needed = _size(_together(model, objective).state_dict()) + _size(moments)
+    with _replaced(directory, needed=needed) as temporary:
+        save_weights(temporary, model=model, objective=objective)
+        # into an open file: given a path, torch does not say why it failed
+        with (temporary / TRAINING_STATE).open("wb") as file:
+            torch.save({**vars(state), _OPTIMIZER: moments}, file)
 
-    epoch: int
-    step: int
-    optimizer: dict[str, Any]
+
+def copy_checkpoint(source: Path, directory: Path) -> None:
+    """Let `directory` be the same checkpoint as `source`; where the disk can, the two share their bytes.
+
+    Raises:
+        DiskError: it could not be written; the old one is as it was.
+    """
+    with _replaced(directory, needed=files.size(source)) as temporary:
+        for file in (source / WEIGHTS, source / TRAINING_STATE):
+            try:
+                os.link(file, temporary / file.name)
+            except OSError:  # a disk without links
+                shutil.copyfile(file, temporary / file.name)
 
 
-def save_checkpoint(directory: Path, *, model: nn.Module, objective: Objective, state: TrainingState) -> None:
-    """Write a checkpoint, replacing an old one in the same place only when the new one is whole."""
-    with files.atomic_directory(directory) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in _together(model, objective).state_dict().items()},
-            temporary / WEIGHTS,
-        )
-        torch.save({"epoch": state.epoch, "step": state.step, "optimizer": state.optimizer}, temporary / TRAINING_STATE)
+def save_weights(directory: Path, *, model: nn.Module, objective: Objective) -> None:
+    """Write weights alone into a directory, made if it is not there: a model that is not trained any further."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in _together(model, objective).state_dict().items()}
+    save_file(weights, directory / WEIGHTS)
 
 
 def load_weights(directory: Path, *, model: nn.Module, objective: Objective) -> None:
@@ -56,17 +75,81 @@ def load_weights(directory: Path, *, model: nn.Module, objective: Objective) -> 
     load_exactly(_together(model, objective), read_state(directory / WEIGHTS), source=str(directory))
 
 
+def load_checkpoint(
+    directory: Path, *, model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer
+) -> TrainingState:
+    """Load all of a checkpoint: weights and moments in place, on the devices where the parameters are.
+
+    Raises:
+        NotFoundError: no checkpoint there.
+        MismatchError: it does not fit, or holds something else.
+    """
+    load_weights(directory, model=model, objective=objective)
+    state, moments = _read(directory / TRAINING_STATE)
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    try:
+        optimizer.load_state_dict(moments)
+        fits = all(
+            tensor.shape in (shapes[number], torch.Size())
+            for number, parameter in optimizer.state_dict()["state"].items()
+            for tensor in parameter.values()
+        )
+    except Exception:  # whatever torch makes of a stranger's values
+        fits = False
+    if not fits:
+        raise MismatchError(
+            f"{directory / TRAINING_STATE} holds the optimizer of another model", remedy="Use another checkpoint"
+        )
+    return state
+
+
 def read_training_state(directory: Path) -> TrainingState:
-    """Read what a checkpoint keeps beside its weights; nothing but tensors and plain values is ever unpickled.
+    """Read how far a checkpoint is; nothing but tensors and plain values is ever unpickled.
 
     Raises:
         MismatchError: not a training state.
     """
-    path = directory / TRAINING_STATE
+    return _read(directory / TRAINING_STATE)[0]
+
+
+def _read(path: Path) -> tuple[TrainingState, dict[str, Any]]:
+    """The state, and the optimizer's."""
     try:
-        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+        values = dict(torch.load(path, map_location="cpu", weights_only=True))
+        moments = values.pop(_OPTIMIZER)
     except Exception as error:  # a reader of hostile bytes may raise anything
         raise MismatchError(f"{path} cannot be read as a training state ({type(error).__name__})") from None
+    return checked(values, source=str(path)), moments
+
+
+@contextmanager
+def _replaced(directory: Path, *, needed: int) -> Iterator[Path]:
+    """`files.atomic_directory` for its owner's eyes, whose failures are all the disk's.
+
+    Args:
+        needed: bytes.
+    """
+    try:
+        with files.atomic_directory(directory) as temporary:
+            yield temporary
+            for file in temporary.iterdir():
+                file.chmod(0o600)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch's own words are of its archive, after the system's error
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise DiskError(
+            f"no checkpoint could be written to {directory}: {reason}",
+            expected=f"{needed / 1e6:,.1f} MB of room",
+            remedy="The one before is as it was",
+        ) from None
+
+
+def _size(values: object) -> int:
+    """Bytes of all tensors in a tree of dicts and lists."""
+    if isinstance(values, Tensor):
+        return values.nbytes
+    children = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return sum(map(_size, children))
 
 
 def _together(model: nn.Module, objective: Objective) -> nn.ModuleDict:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+import signal
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,21 +14,24 @@ from typing import Literal
 
 import torch
 
+from symile_clin import files
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.dataset import CohortDataset, training_loader
 from symile_clin.data.order import TrainingOrder
-from symile_clin.errors import ConfigError
+from symile_clin.errors import ConfigError, MismatchError, StoppedError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.progress import Progress
 from symile_clin.ranks import Ranks
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
-from symile_clin.training.checkpoint import TrainingState, save_checkpoint
+from symile_clin.training.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
 from symile_clin.training.device import MemoryFormat, Precision, autocast_type, reproducible
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
+from symile_clin.training.state import TrainingState
 from symile_clin.training.step import optimisation_step
-from symile_clin.training.validate import Validation, validate
+from symile_clin.training.stopping import Stop, agreed, never
+from symile_clin.training.validate import validate
 
 Selection = Literal["retrieval", "loss"]
 #: Cut evenly, any number of samples above one then leaves no batch of a single sample, which has no negatives.
@@ -42,7 +46,7 @@ class FitResult:
         best_epoch: 1-based epoch of checkpoints/best.
         best: metrics of that epoch.
         history: metrics of every epoch.
-        seconds: wall clock.
+        seconds: wall clock, of all the times that it was gone on with.
     """
 
     best_epoch: int
@@ -82,11 +86,14 @@ def fit(
     ranks: Ranks,
     tracker: Tracker,
     progress: Progress,
+    resume: bool = False,
+    stop: Stop = never,
 ) -> FitResult:
     """Train a model and its objective, and keep checkpoints/best and checkpoints/last under `directory`.
 
     The best epoch has the highest validation recall_at_1, or of equals the lowest validation loss; or simply the
-    lowest loss. Same seed, machine and number of threads: the same numbers.
+    lowest loss. Same seed, machine and number of threads: the same numbers, and on a CPU the same bits, whether or not
+    training was stopped anywhere and gone on with.
 
     Args:
         candidates: lists of the validation split.
@@ -106,34 +113,65 @@ def fit(
         checkpoint_minutes: time between checkpoints inside an epoch.
         ranks: this process among those that train the model together.
         tracker: gets each epoch's metrics, and the best epoch's validation under `best/`.
+        resume: go on from checkpoints/last.
+        stop: asked after each step and epoch.
 
     Raises:
         ConfigError: too few samples or too small batches to contrast, or a precision the device lacks.
         TrainingError: a loss, gradient or embedding that is not finite.
+        StoppedError: `stop` asked for it; checkpoints/last is of the step it was asked after.
+        DiskError: a checkpoint could not be written.
+        NotFoundError, MismatchError: no checkpoint to go on from, or one of another run.
     """
     if len(train) < 2 or batch_size < SMALLEST_BATCH:
         raise ConfigError(
             f"{len(train):,} training samples in batches of at most {batch_size:,} leave nothing to contrast",
             expected=f"at least 2 samples and training.batch_size of at least {SMALLEST_BATCH}",
         )
-    started = time.monotonic()
+    began = time.monotonic()
     model.to(device)
     objective.to(device)
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
     optimizer = torch.optim.AdamW(groups, lr=lr)
-    order = TrainingOrder(rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs, ranks=ranks)
-    rate = partial(learning_rate, lr=lr, steps=len(order), warmup=round(warmup_epochs * order.steps), schedule=schedule)
+    last, best = directory / CHECKPOINTS_DIR / LAST, directory / CHECKPOINTS_DIR / BEST
+    state = TrainingState()
+    if resume:
+        state = load_checkpoint(last, model=model, objective=objective, optimizer=optimizer)
+    order = TrainingOrder(
+        rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs, skip=state.step, ranks=ranks
+    )
+    steps = epochs * order.steps
+    if not state.epoch * order.steps <= state.step <= min((state.epoch + 1) * order.steps, steps):
+        raise MismatchError(f"{last} is of a run with other steps", remedy="Use the settings and cohort it began with")
+    rate = partial(learning_rate, lr=lr, steps=steps, warmup=round(warmup_epochs * order.steps), schedule=schedule)
     autocast = autocast_type(precision, device)
-    best, best_epoch = Validation(loss=math.inf, recall_at_1=-math.inf), 0
-    history: list[dict[str, float]] = []
+    before, kept = state.seconds, began
 
-    with reproducible(device), progress.track("training", len(order)) as advance:
-        batches = iter(training_loader(train, order, workers=workers, pin_memory=device.type == "cuda"))
-        for epoch in range(1, epochs + 1):
+    def keep(place: Path) -> None:
+        nonlocal kept
+        kept = time.monotonic()
+        state.seconds = before + kept - began
+        save_checkpoint(place, model=model, objective=objective, optimizer=optimizer, state=state)
+
+    if ranks.is_first:  # what was logged after the checkpoint will be again
+        files.write_text(directory / METRICS_LOG, "".join(_lines(state, steps=order.steps)))
+    for epoch, metrics in enumerate(state.history, start=1):
+        tracker.metrics(metrics, step=epoch)  # it takes only what it does not have
+
+    loader = training_loader(train, order, workers=workers, pin_memory=device.type == "cuda")
+    # a generator of its own: closing it ends the worker processes, even where a traceback still holds on to it
+    with (
+        reproducible(device),
+        progress.track("training", steps) as advance,
+        closing(batch for batch in loader) as batches,
+    ):
+        advance(state.step)
+        while state.epoch < epochs and not state.has_stalled(patience):
+            epoch = state.epoch + 1
             model.train()
             objective.train()
-            total, waited, epoch_started = 0.0, 0.0, time.monotonic()
-            for step in range((epoch - 1) * order.steps, epoch * order.steps):
+            waited, epoch_started = 0.0, time.monotonic()
+            for step in range(state.step, epoch * order.steps):
                 asked = time.monotonic()
                 batch = next(batches).to(device)
                 waited += time.monotonic() - asked
@@ -154,11 +192,18 @@ def fit(
                     autocast=autocast,
                     clip_norm=clip_norm,
                 )
-                total += loss * order.size(step)
+                state.loss += loss * order.size(step)
+                state.step = step + 1
                 advance(1)
+                stopped_by = agreed(stop(), ranks=ranks, device=device)
+                is_due = checkpoint_minutes is not None and time.monotonic() - kept > 60 * checkpoint_minutes
+                if ranks.is_first and (stopped_by or is_due):
+                    keep(last)
+                if stopped_by:
+                    raise _stopped(stopped_by, state, steps)
             metrics = {
-                "train/loss": total / len(train),
-                "train/lr": rate(step),
+                "train/loss": state.loss / len(train),
+                "train/lr": rate(epoch * order.steps - 1),
                 "train/scale": float(model.scale.detach()),
                 "train/data_wait": waited / (time.monotonic() - epoch_started),
             }
@@ -172,33 +217,50 @@ def fit(
                 device=device,
             )
             metrics |= {"val/loss": found.loss, f"val/{target}/recall_at_1": found.recall_at_1}
-            history.append(metrics)
-            _record(directory / METRICS_LOG, epoch=epoch, step=step + 1, metrics=metrics)
+            is_best = state.epoch == 0 or _merit(metrics, target, select_by) > _merit(state.best, target, select_by)
+            state.close_epoch(metrics, is_best=is_best)
+            if ranks.is_first:
+                # the best one first: a run that is killed between the two does the epoch again
+                if is_best:
+                    keep(best)
+                    copy_checkpoint(best, last)
+                else:
+                    keep(last)
+                with (directory / METRICS_LOG).open("a", encoding="utf-8") as log:
+                    log.write(_lines(state, steps=order.steps)[-1])
             tracker.metrics(metrics, step=epoch)
-            better = _merit(found, select_by) > _merit(best, select_by)
-            state = TrainingState(epoch=epoch, step=step + 1, optimizer=optimizer.state_dict())
-            save_checkpoint(directory / CHECKPOINTS_DIR / LAST, model=model, objective=objective, state=state)
-            if better:
-                best, best_epoch = found, epoch
-                save_checkpoint(directory / CHECKPOINTS_DIR / BEST, model=model, objective=objective, state=state)
             progress.say(
                 f"epoch {epoch}/{epochs}: loss {metrics['train/loss']:.3f}, val loss {found.loss:.3f}, "
-                f"val recall_at_1 {found.recall_at_1:.3f}{' (best so far)' if better else ''}"
+                f"val recall_at_1 {found.recall_at_1:.3f}{' (best so far)' if is_best else ''}"
             )
-            if patience is not None and epoch - best_epoch >= patience:
-                progress.say(f"No better epoch for {patience} epochs: training stops.")
-                break
-    chosen = history[best_epoch - 1]
-    judged = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
-    tracker.metrics({"best/epoch": best_epoch, **judged})
-    return FitResult(best_epoch=best_epoch, best=chosen, history=tuple(history), seconds=time.monotonic() - started)
+            stopped_by = agreed(stop(), ranks=ranks, device=device)
+            if stopped_by and state.epoch < epochs and not state.has_stalled(patience):
+                raise _stopped(stopped_by, state, steps)
+    if state.epoch < epochs:
+        progress.say(f"No better epoch for {patience} epochs: training stops.")
+    judged = {f"best/{name}": value for name, value in state.best.items() if name.startswith("val/")}
+    tracker.metrics({"best/epoch": state.best_epoch, **judged})
+    return FitResult(
+        best_epoch=state.best_epoch,
+        best=state.best,
+        history=tuple(state.history),
+        seconds=before + time.monotonic() - began,
+    )
 
 
-def _merit(validation: Validation, select_by: Selection) -> tuple[float, float]:
+def _merit(metrics: Mapping[str, float], target: str, select_by: Selection) -> tuple[float, float]:
     """What the best epoch has most of. Few queries give few distinct accuracies: the loss decides between equals."""
-    return (validation.recall_at_1 if select_by == "retrieval" else 0.0, -validation.loss)
+    return (metrics[f"val/{target}/recall_at_1"] if select_by == "retrieval" else 0.0, -metrics["val/loss"])
 
 
-def _record(path: Path, *, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as log:
-        log.write(json.dumps({"epoch": epoch, "step": step, **metrics}, allow_nan=False) + "\n")
+def _lines(state: TrainingState, *, steps: int) -> list[str]:
+    """Of the log: one for each finished epoch of so many steps."""
+    return [
+        json.dumps({"epoch": epoch, "step": epoch * steps, **metrics}, allow_nan=False) + "\n"
+        for epoch, metrics in enumerate(state.history, start=1)
+    ]
+
+
+def _stopped(by: int, state: TrainingState, steps: int) -> StoppedError:
+    name = signal.Signals(by).name
+    return StoppedError(f"{name} stopped training after step {state.step:,} of {steps:,}", signal=by)
