@@ -18,6 +18,7 @@ from symile_clin.errors import SymileClinError
 from symile_clin.schema import TRACKING_URI
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 Command = Callable[..., Any]
 
 
@@ -265,6 +266,9 @@ def synth(**arguments: Any) -> None:
 @click.argument("preset", required=False)
 @click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the newest]")
 @click.option("--objective", help="Train with this objective and its defaults instead of the preset's.")
+@click.option(
+    "--init-from", type=FILE, help="Start from these weights: a run's model.safetensors, or the released .ckpt."
+)
 @click.option("--name", help="Name of the run.  [default: <cohort>-<objective>-<number>]")
 @_override_option
 @_device_option
@@ -280,6 +284,10 @@ def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 
 @cli.command("eval")
 @click.argument("run", required=False)
+@click.option(
+    "--checkpoint", type=FILE, help="Instead of RUN: the published code's .ckpt file, such as the released one."
+)
+@click.option("--objective", help="Score --checkpoint with this one.  [default: the one it was trained with]")
 @click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the one the run was trained on]")
 @click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
 @click.option(
@@ -294,8 +302,13 @@ def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     """Measure a run's zero-shot retrieval.
 
-    RUN is a run's name or directory; the one finished last if left out.
+    RUN is a run's name or directory; the one finished last if left out. A --checkpoint becomes a run, called like its
+    file.
     """
+    if arguments["checkpoint"] and arguments["run"]:
+        raise click.UsageError("Give RUN or --checkpoint, not both.")
+    if arguments["objective"] and not arguments["checkpoint"]:
+        raise click.UsageError("--objective is for --checkpoint: a run is scored with what it was trained with.")
     _run("evaluate", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 

@@ -77,15 +77,29 @@ class TrainingConfig(Strict):
     checkpoint_minutes: PositiveFloat | None = 10.0
 
 
+class InitFrom(Strict):
+    """Weights that a model starts from, known by what they are, not by where they lay.
+
+    Attributes:
+        file: its name.
+        sha256: of its bytes.
+    """
+
+    file: str
+    sha256: str
+
+
 class RunConfig(Strict):
     """Everything that decides a training run, given its cohort.
 
     Attributes:
         preset: the name it started from.
+        init_from: weights of a whole model to start from; `train --init-from` writes it.
         objective: `name` and the objective's options.
     """
 
     preset: str
+    init_from: InitFrom | None = None
     seed: NonNegativeInt = 0
     objective: Mapping[str, Any]
     model: ModelConfig

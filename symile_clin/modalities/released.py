@@ -64,6 +64,12 @@ class ReleasedForm(ABC):
     documents: ClassVar[tuple[str, ...]] = ()
     #: What the room's arrays have behind them in the release, in words.
     done: ClassVar[str]
+    #: The room's encoder in the released checkpoint, as a config names it.
+    encoder: ClassVar[Mapping[str, Any]]
+    #: What the names of its weights start with there.
+    encoder_prefix: ClassVar[str]
+    #: After that, what they start with there -> what they start with in the room's encoder.
+    encoder_names: ClassVar[Mapping[str, str]]
 
     def __init__(self, modality: Modality) -> None:
         self.modality = modality

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from symile_clin.config import resolve_config
-from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.data.store import Cohort, newest_cohort, open_cohort
 from symile_clin.errors import NotFoundError
 from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
 from symile_clin.modalities.registry import modalities_of
+from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.pipeline.runs import Run, check_fit, open_run
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
-from symile_clin.schema import BEST, CHECKPOINTS_DIR, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
+from symile_clin.schema import BEST, CHECKPOINTS_DIR, COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
 from symile_clin.tracking import add_results
 from symile_clin.training.checkpoint import load_weights
 
@@ -56,6 +57,8 @@ class EvalResult:
 def evaluate(
     *,
     run: str | None = None,
+    checkpoint: Path | None = None,
+    objective: str | None = None,
     cohort: Path | None = None,
     split: Split = "test",
     bootstrap: int | None = None,
@@ -69,7 +72,9 @@ def evaluate(
 
     Args:
         run: a run's name or directory; None takes the one that finished last.
-        cohort: a cohort directory; None takes the one the run was trained on.
+        checkpoint: a Lightning checkpoint of the published code instead; it becomes the run of its file's name.
+        objective: of such a checkpoint, if it is to be scored with another than its own.
+        cohort: a cohort directory; None takes the one the run was trained on, for a checkpoint the newest.
         bootstrap: B of the paper's resampling of queries, beside the interval that is always there.
         device: "auto", "cpu", "cuda", ...
         tracking_uri: MLflow store; None records nothing.
@@ -77,24 +82,36 @@ def evaluate(
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
 
     Raises:
-        NotFoundError: no finished run, or its cohort is gone.
+        NotFoundError: no finished run, no such checkpoint, or no cohort.
         MismatchError: a checkpoint that does not fit the cohort.
         TrainingError: embeddings that are not finite.
     """
-    opened = open_run(Path(RUNS_ROOT), run)
-    data = _cohort_of(opened, cohort)
+    if checkpoint is None:
+        opened = open_run(Path(RUNS_ROOT), run)
+        data = _cohort_of(opened, cohort)
+    else:
+        data = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+        opened = adopt(
+            checkpoint,
+            root=Path(RUNS_ROOT),
+            cohort=data,
+            objective=objective,
+            tracking_uri=tracking_uri,
+            allow_remote_tracking=allow_remote_tracking,
+            progress=progress,
+        )
     modalities = modalities_of(data.spec)
     check_fit(opened, data, modalities)
     config = resolve_config(opened.config, source=f"the config of run '{opened.name}'", modalities=modalities)
     chosen = choose_device(device)
-    model, objective = build_model(config, modalities, pretrained=False)
-    load_weights(opened.path / CHECKPOINTS_DIR / BEST, model=model, objective=objective)
+    model, scorer = build_model(config, modalities, pretrained=False)
+    load_weights(opened.path / CHECKPOINTS_DIR / BEST, model=model, objective=scorer)
     progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {chosen}.")
     trained_here = data.hash == opened.manifest["cohort"]["hash"]
     directory = opened.path / EVAL_DIR / (split if trained_here else f"{data.name}-{split}")
     evaluation = evaluate_split(
         model=model.to(chosen),
-        objective=objective,
+        objective=scorer,
         cohort=data,
         modalities=modalities,
         split=split,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from symile_clin import files
 from symile_clin.data.store import Cohort
@@ -13,6 +13,9 @@ from symile_clin.errors import ConfigError, MismatchError, NotFoundError
 from symile_clin.modalities.base import Modality
 from symile_clin.schema import CONFIG, MANIFEST
 from symile_clin.strict import load_yaml, nearest
+
+#: Key of a manifest whose run was trained elsewhere: file and digest of the checkpoint it was taken from.
+ADOPTED: Final = "adopted"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model, choose_device
-from symile_clin.pipeline.runs import Run, new_run_directory, open_run, signature
+from symile_clin.pipeline.published import start_from, weights_of
+from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run, signature
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
 from symile_clin.ranks import ALONE
@@ -74,6 +75,7 @@ def train(
     preset: str | None = None,
     cohort: Path | None = None,
     objective: str | None = None,
+    init_from: Path | None = None,
     name: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -88,6 +90,7 @@ def train(
         preset: a config's name or file; None takes the one that the cohort's spec names.
         cohort: a cohort directory; None takes the newest complete one.
         objective: replaces the preset's objective.
+        init_from: weights of a whole model to start from, see `published.read_weights`.
         name: of the run; None numbers them, and takes a finished run with equal settings as it is.
         overrides: `key=value` settings that win over the preset.
         device: "auto", "cpu", "cuda", "cuda:1", ...
@@ -111,6 +114,8 @@ def train(
         preset or str(opened.spec["preset"]), overrides=overrides, objective=objective, modalities=modalities
     )
     config = with_placeholders(config, lacking=_lacking(opened, modalities))
+    if init_from is not None:
+        config = config.model_copy(update={"init_from": weights_of(init_from)})
     chosen = choose_device(device)
     root = Path(RUNS_ROOT)
     done = _equal_run(root, name, config, opened)
@@ -147,6 +152,7 @@ def train(
             config=config,
             cohort=opened,
             modalities=modalities,
+            init_from=init_from,
             directory=directory,
             device=chosen,
             tracker=tracker,
@@ -182,12 +188,15 @@ def _fit(
     config: RunConfig,
     cohort: Cohort,
     modalities: Mapping[str, Modality],
+    init_from: Path | None,
     directory: Path,
     device: torch.device,
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
-    model, objective = build_model(config, modalities, pretrained=True)
+    model, objective = build_model(config, modalities, pretrained=init_from is None)
+    if init_from is not None:
+        start_from(init_from, model, modalities)
     return fit(
         model=model,
         objective=objective,
@@ -209,6 +218,8 @@ def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) 
     """A finished run with the same settings from the same cohort: training again would give the same numbers."""
     for path in sorted(root.glob(f"{name or '*'}/{MANIFEST}")):
         run = open_run(root, path.parent.name)
+        if ADOPTED in run.manifest:
+            continue
         if run.config == config.model_dump(mode="json") and run.manifest["cohort"]["hash"] == cohort.hash:
             return run
     return None

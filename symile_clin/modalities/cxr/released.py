@@ -43,6 +43,9 @@ class ReleasedXrays(ReleasedForm):
         "short side resized, one square crop (at random in train, frozen; in the centre elsewhere), three channels, "
         "ImageNet mean and standard deviation"
     )
+    encoder: ClassVar[Mapping[str, Any]] = {"arch": "resnet50"}
+    encoder_prefix: ClassVar[str] = "cxr_encoder."
+    encoder_names: ClassVar[Mapping[str, str]] = {"resnet.": ""}
 
     @classmethod
     def options(cls, *, shapes: Mapping[str, tuple[int, ...]], documents: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003  part of the contract

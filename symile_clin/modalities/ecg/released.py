@@ -26,6 +26,9 @@ class ReleasedEcgs(ReleasedForm):
     room: ClassVar[str] = "ecg"
     arrays: ClassVar[Mapping[str, ReleasedArray]] = {STEM: ReleasedArray("float32", SHAPE, serves_as="signal")}
     done: ClassVar[str] = "scaled to [-1, 1] over all leads of a record, so that millivolts are lost"
+    encoder: ClassVar[Mapping[str, Any]] = {"arch": "resnet18_image"}
+    encoder_prefix: ClassVar[str] = "ecg_encoder."
+    encoder_names: ClassVar[Mapping[str, str]] = {"resnet.": ""}
 
     @classmethod
     def options(cls, *, shapes: Mapping[str, tuple[int, ...]], documents: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003  part of the contract

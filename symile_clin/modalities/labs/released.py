@@ -41,6 +41,9 @@ class ReleasedLabs(ReleasedForm):
     }
     documents: ClassVar[tuple[str, ...]] = (MEANS,)
     done: ClassVar[str] = "percentiles of train, missing ones at the mean percentile; copied, the indicator as bool"
+    encoder: ClassVar[Mapping[str, Any]] = {"arch": "mlp", "hidden": [256, 1024]}
+    encoder_prefix: ClassVar[str] = "labs_encoder."
+    encoder_names: ClassVar[Mapping[str, str]] = {"fc1.": "0.", "fc2.": "2.", "fc3.": "4."}
 
     @classmethod
     def options(cls, *, shapes: Mapping[str, tuple[int, ...]], documents: Mapping[str, Any]) -> dict[str, Any]:
