@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from symile_clin.data import fetching
 from symile_clin.data.order import Draw, TrainingOrder
 from symile_clin.data.store import Cohort, Rows, StoredArray
 from symile_clin.modalities.base import Modality
@@ -153,16 +153,12 @@ def training_loader(
         pin_memory: copy to pinned memory, for a CUDA device.
     """
     workers = min(workers, len(os.sched_getaffinity(0)))
-    # Not forked from this process, which may hold threads and a CUDA context: they do not survive a fork. Forked from
-    # a server that has torch already, for each worker would otherwise import it while the next one waits.
-    context = multiprocessing.get_context("forkserver") if workers else None
-    if context is not None:
-        context.set_forkserver_preload([__name__])
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=order,
         num_workers=workers,
         pin_memory=pin_memory,
-        multiprocessing_context=context,
+        multiprocessing_context=fetching.context(preload=__name__) if workers else None,
+        worker_init_fn=fetching.begin,
     )
