@@ -31,7 +31,9 @@ _SECONDS_BETWEEN_SENDS = 5.0
 
 
 class MlflowTracker:
-    """One MLflow run, made by `start_run`. Whatever the store does, no method raises: the first failure is said, once.
+    """One MLflow run, made by `start_run` or found by `resume_run`.
+
+    Whatever the store does, no method raises: the first failure is said, once.
 
     Metrics that could not be sent are kept and tried again with the next ones; the run's own files hold them anyway.
     A character that MLflow does not allow in a name ('+') becomes '-'.
@@ -39,6 +41,7 @@ class MlflowTracker:
     Args:
         artifacts: folder of the run's artifacts in a local store; None where MLflow has to send them.
         allow_patient_level: whether patient-level artifacts may be recorded.
+        recorded: by metric's name the last step that the run has; what is not beyond it is taken for the same again.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class MlflowTracker:
         artifacts: Path | None,
         allow_patient_level: bool,
         progress: Progress,
+        recorded: Mapping[str, int] | None = None,
     ) -> None:
         self._client = client
         self._run_id = run_id
         self._artifacts = artifacts
         self._allow_patient_level = allow_patient_level
         self._progress = progress
+        self._recorded = recorded or {}
         self._waiting: list[Metric] = []
         self._last_send = time.monotonic()
         self._has_failed = False
@@ -81,7 +86,8 @@ class MlflowTracker:
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
         """Record numbers; they are sent together with the next ones, a few seconds later at most."""
-        self._waiting += _metrics(values, step)
+        found = _metrics(values, step)
+        self._waiting += [metric for metric in found if metric.step > self._recorded.get(metric.key, -1)]
         late = time.monotonic() - self._last_send > _SECONDS_BETWEEN_SENDS
         if late or len(self._waiting) >= _METRICS_PER_BATCH:
             self.flush()
@@ -165,6 +171,49 @@ def start_run(
         allow_patient_level=allow_patient_level,
         progress=progress,
     )
+
+
+def resume_run(
+    *,
+    uri: str,
+    run_id: str,
+    allow_patient_level: bool = False,
+    allow_remote: bool = False,
+    progress: Progress,
+) -> Tracker:
+    """Go on recording a run that was cut short; where the store fails or lacks it, say so and record nothing.
+
+    Its status is RUNNING again. Metrics up to the last step that it has are not recorded a second time.
+
+    Args:
+        allow_patient_level: see `start_run`.
+
+    Raises:
+        TrackingError: a kind of store that is not allowed.
+    """
+    database = database_of(uri, allow_remote=allow_remote)
+    try:
+        if database is not None and not database.exists():
+            raise FileNotFoundError(f"there is no {database}")
+        with opened(uri, database) as client:
+            run = client.get_run(run_id)
+            recorded = {key: _last_step(client, run_id, key) for key in run.data.metrics}
+            client.update_run(run_id, status="RUNNING")
+    except Exception as error:  # as in start_run, or a run that is in another store
+        progress.say(f"MLflow does not go on recording this run: {_first_line(error)}")
+        return NullTracker()
+    return MlflowTracker(
+        client=client,
+        run_id=run_id,
+        artifacts=local_artifacts(run.info.artifact_uri, database),
+        allow_patient_level=allow_patient_level,
+        progress=progress,
+        recorded=recorded,
+    )
+
+
+def _last_step(client: MlflowClient, run_id: str, key: str) -> int:
+    return max(int(metric.step) for metric in client.get_metric_history(run_id, key))
 
 
 def add_results(

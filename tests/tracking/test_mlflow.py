@@ -15,7 +15,7 @@ import pytest
 
 from symile_clin.errors import TrackingError
 from symile_clin.progress import Quiet
-from symile_clin.tracking import Artifact, MlflowTracker, NullTracker, Tracker, add_results, start_run
+from symile_clin.tracking import Artifact, MlflowTracker, NullTracker, Tracker, add_results, resume_run, start_run
 from symile_clin.tracking import mlflow as mlflow_tracking
 from symile_clin.tracking.mlflow import code_version
 from symile_clin.tracking.store import database_of
@@ -192,6 +192,47 @@ def test_a_store_that_does_not_open_does_not_stop_the_work(tmp_path: Path, spoil
     assert time.monotonic() - began < 30  # MLflow by itself retries for 100 s
 
 
+def test_a_run_that_was_cut_short_goes_on_where_it_stopped(uri: str, tmp_path: Path) -> None:
+    first = started(uri, tags={"kind": "train"})
+    first.params({"training.lr": 0.001})
+    for epoch in (1, 2):
+        first.metrics({"train/loss": 3.0 - epoch, "val/loss": 4.0 - epoch}, step=epoch)
+    first.flush()
+    first.metrics({"train/loss": 0.0, "val/loss": 1.0}, step=3)  # waits to be sent when the process is killed
+    second = resume_run(uri=uri, run_id=first.run_id, progress=Quiet())
+    assert stored(uri, first.run_id).info.status == "RUNNING"
+    second.params({"training.lr": 0.001})
+    for epoch in (1, 2, 3, 4):
+        second.metrics({"train/loss": 3.0 - epoch, "val/loss": 4.0 - epoch}, step=epoch)
+    second.metrics({"best/epoch": 4})
+    second.finish("KILLED")
+    third = resume_run(uri=uri, run_id=first.run_id, progress=Quiet())
+    third.metrics({"best/epoch": 4})
+    third.finish()
+    assert history(uri, first.run_id, "train/loss") == [(1, 2.0), (2, 1.0), (3, 0.0), (4, -1.0)]
+    assert history(uri, first.run_id, "val/loss") == [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.0)]
+    assert history(uri, first.run_id, "best/epoch") == [(0, 4.0)]
+    run = stored(uri, first.run_id)
+    assert (run.info.status, run.data.params, third.run_id) == ("FINISHED", {"training.lr": "0.001"}, first.run_id)
+    (tmp_path / "figure.png").write_bytes(b"picture")
+    third.artifact(tmp_path / "figure.png", patient_level=False)
+    assert (artifacts_folder(uri, first.run_id) / "figure.png").exists()
+
+
+@pytest.mark.parametrize("spoil", ["another run", "no store", "damaged"])
+def test_a_run_that_cannot_go_on_being_recorded_is_only_mentioned(uri: str, tmp_path: Path, spoil: str) -> None:
+    listener = Listener()
+    if spoil != "another run":
+        uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    if spoil == "damaged":
+        _damage(tmp_path)
+    tracker = resume_run(uri=uri, run_id="0" * 32, progress=listener)
+    assert isinstance(tracker, NullTracker)
+    assert len(listener.said) == 1
+    assert listener.said[0].startswith("MLflow does not go on recording this run: ")
+    assert (tmp_path / "mlflow.db").exists() == (spoil == "damaged")
+
+
 def test_results_for_a_run_that_is_not_there_are_only_mentioned(uri: str) -> None:
     listener = Listener()
     add_results(uri=uri, run_id="0" * 32, metrics={"test/cxr/recall_at_1": 0.1}, progress=listener)
@@ -219,6 +260,8 @@ def test_a_store_elsewhere_is_refused_unless_asked_for(uri: str) -> None:
         start_run(uri=uri, experiment="e", run_name="r", tags={}, progress=Quiet())
     with pytest.raises(TrackingError, match="may be on another machine"):
         add_results(uri=uri, run_id="0", metrics={}, progress=Quiet())
+    with pytest.raises(TrackingError, match="may be on another machine"):
+        resume_run(uri=uri, run_id="0", progress=Quiet())
     assert database_of(uri, allow_remote=True) is None
 
 
