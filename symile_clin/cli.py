@@ -313,6 +313,22 @@ def evaluate(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 
 
 @cli.command()
+@click.argument("run", required=False)
+@click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the one the run was trained on]")
+@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+@_device_option
+@_tracking_options
+@_output_options
+def information(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """Bound what modalities tell of each other.
+
+    Total correlation, what all others tell of one, pairs, and synergy, in nats, from a run's embeddings of a split that
+    did not train it. RUN is a run's name or directory; the one finished last if left out.
+    """
+    _run("measure_information", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cli.command()
 @_device_option
 @_tracking_options
 @_output_options

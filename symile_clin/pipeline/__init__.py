@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
     from symile_clin.pipeline.evaluation import evaluate as evaluate
+    from symile_clin.pipeline.information import measure_information as measure_information
     from symile_clin.pipeline.plan import plan_cohort as plan_cohort
     from symile_clin.pipeline.preflight import check_cohort as check_cohort
     from symile_clin.pipeline.release import export_cohort as export_cohort
@@ -35,6 +36,7 @@ _HOME = {
     "evaluate": "evaluation",
     "export_cohort": "release",
     "import_cohort": "release",
+    "measure_information": "information",
     "plan_cohort": "plan",
     "synth": "synthesis",
     "train": "training",

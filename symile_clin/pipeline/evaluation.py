@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from symile_clin.config import resolve_config
-from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import NotFoundError
-from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
+from symile_clin.data.store import newest_cohort, open_cohort
+from symile_clin.evaluation.evaluate import evaluate_split
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.models import build_model, choose_device
-from symile_clin.pipeline.runs import Run, check_fit, open_run
-from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.runs import check_fit, cohort_of, open_run
+from symile_clin.pipeline.tracked import track_results
 from symile_clin.progress import Progress
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
-from symile_clin.tracking import add_results
 from symile_clin.training.checkpoint import load_weights
 
 #: Samples encoded at once; it changes the speed and nothing else.
@@ -88,7 +86,7 @@ def evaluate(
     """
     if checkpoint is None:
         opened = open_run(Path(RUNS_ROOT), run)
-        data = _cohort_of(opened, cohort)
+        data = cohort_of(opened, cohort)
     else:
         data = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
         opened = adopt(
@@ -124,11 +122,13 @@ def evaluate(
         progress=progress,
     )
     if tracking_uri is not None:
-        _track(
+        track_results(
+            tracking_uri,
+            kind="eval",
             run=opened,
             cohort=data,
-            evaluation=evaluation,
-            tracking_uri=tracking_uri,
+            metrics=evaluation.metrics,
+            artifacts=evaluation.artifacts,
             split=split,
             trained_here=trained_here,
             device=chosen.type,
@@ -143,59 +143,3 @@ def evaluate(
         metrics=evaluation.metrics,
         table=evaluation.table,
     )
-
-
-def _cohort_of(run: Run, cohort: Path | None) -> Cohort:
-    if cohort is not None:
-        return open_cohort(cohort)
-    path = Path(run.manifest["cohort"]["path"])
-    try:
-        data = open_cohort(path)
-    except NotFoundError:
-        raise NotFoundError(
-            f"the cohort of run '{run.name}' is no longer in {path}", remedy="Name a cohort with --cohort"
-        ) from None
-    return data
-
-
-def _track(
-    *,
-    run: Run,
-    cohort: Cohort,
-    evaluation: Evaluation,
-    tracking_uri: str,
-    split: str,
-    trained_here: bool,
-    device: str,
-    log_patient_level: bool,
-    allow_remote_tracking: bool,
-    progress: Progress,
-) -> None:
-    """A child run of the training run; on the training cohort the results go onto the training run itself, too."""
-    tracker = open_tracker(
-        tracking_uri,
-        kind="eval",
-        run_name=f"{run.name}-eval-{split}",
-        cohort_name=cohort.name,
-        cohort_hash=cohort.hash,
-        synthetic=cohort.synthetic,
-        log_patient_level=log_patient_level,
-        allow_remote_tracking=allow_remote_tracking,
-        tags={"objective": run.config["objective"]["name"], "split": split, "device": device},
-        parent_run_id=run.tracked_as,
-        progress=progress,
-    )
-    tracker.metrics(evaluation.metrics)
-    for artifact in evaluation.artifacts:
-        tracker.artifact(artifact.path, patient_level=artifact.patient_level)
-    tracker.finish()
-    if run.tracked_as is not None and trained_here:
-        add_results(
-            uri=tracking_uri,
-            run_id=run.tracked_as,
-            metrics=evaluation.metrics,
-            artifacts=evaluation.artifacts,
-            allow_patient_level=cohort.synthetic or log_patient_level,
-            allow_remote=allow_remote_tracking,
-            progress=progress,
-        )

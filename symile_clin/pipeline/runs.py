@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from symile_clin import files
-from symile_clin.data.store import Cohort
+from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.errors import ConfigError, MismatchError, NotFoundError
 from symile_clin.modalities.base import Modality
 from symile_clin.schema import CONFIG, MANIFEST
@@ -97,6 +97,24 @@ def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
             number += 1
         else:
             return path
+
+
+def cohort_of(run: Run, cohort: Path | None) -> Cohort:
+    """The cohort in a directory; without one, the cohort that the run was trained on.
+
+    Raises:
+        NotFoundError: no such cohort, or it is gone.
+    """
+    if cohort is not None:
+        return open_cohort(cohort)
+    path = Path(run.manifest["cohort"]["path"])
+    try:
+        data = open_cohort(path)
+    except NotFoundError:
+        raise NotFoundError(
+            f"the cohort of run '{run.name}' is no longer in {path}", remedy="Name a cohort with --cohort"
+        ) from None
+    return data
 
 
 def signature(modalities: Mapping[str, Modality]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from symile_clin.data.store import Cohort
+from symile_clin.pipeline.runs import Run
 from symile_clin.progress import Progress
-from symile_clin.tracking import NullTracker, Tracker, start_run
+from symile_clin.tracking import Artifact, NullTracker, Tracker, add_results, start_run
 
 EXPERIMENT = "symile-clin"
 
@@ -57,3 +59,56 @@ def open_tracker(
         allow_remote=allow_remote_tracking,
         progress=progress,
     )
+
+
+def track_results(
+    tracking_uri: str,
+    *,
+    kind: str,
+    run: Run,
+    cohort: Cohort,
+    metrics: Mapping[str, float],
+    artifacts: Sequence[Artifact],
+    split: str,
+    trained_here: bool,
+    device: str,
+    log_patient_level: bool,
+    allow_remote_tracking: bool,
+    progress: Progress,
+) -> None:
+    """What was measured on a split of a trained run: a child run; on its own cohort onto the training run, too.
+
+    Args:
+        kind: of measurement; the child is called <run>-<kind>-<split>.
+        trained_here: whether `cohort` is the one the run was trained on.
+
+    Raises:
+        TrackingError: the store is not allowed.
+    """
+    tracker = open_tracker(
+        tracking_uri,
+        kind=kind,
+        run_name=f"{run.name}-{kind}-{split}",
+        cohort_name=cohort.name,
+        cohort_hash=cohort.hash,
+        synthetic=cohort.synthetic,
+        log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
+        tags={"objective": run.config["objective"]["name"], "split": split, "device": device},
+        parent_run_id=run.tracked_as,
+        progress=progress,
+    )
+    tracker.metrics(metrics)
+    for artifact in artifacts:
+        tracker.artifact(artifact.path, patient_level=artifact.patient_level)
+    tracker.finish()
+    if run.tracked_as is not None and trained_here:
+        add_results(
+            uri=tracking_uri,
+            run_id=run.tracked_as,
+            metrics=metrics,
+            artifacts=artifacts,
+            allow_patient_level=cohort.synthetic or log_patient_level,
+            allow_remote=allow_remote_tracking,
+            progress=progress,
+        )
