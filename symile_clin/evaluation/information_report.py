@@ -139,8 +139,8 @@ def table(quantities: Sequence[Quantity], planted: Mapping[str, float], *, split
         )
     if any(row.saturated for row in quantities):
         lines.append(
-            f"  * above {SATURATED:.0%} of its cap log n: the truth may be far larger, and synergy too small. More patients "
-            "raise the cap."
+            f"  * above {SATURATED:.0%} of its cap log n: the truth may be far larger, and synergy too small. More "
+            "patients raise the cap."
         )
     if split == "val":
         lines.append("  The val split chose the checkpoint, so nothing here is a bound; the test split gives bounds.")

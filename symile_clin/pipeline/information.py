@@ -92,7 +92,7 @@ def measure_information(
     report = report_split(
         model=model.to(chosen),
         objective=objective,
-        scale=float(model.scale),
+        scale=model.scale.item(),
         cohort=data,
         modalities=modalities,
         split=split,
