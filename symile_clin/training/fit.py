@@ -26,7 +26,7 @@ from symile_clin.ranks import Ranks
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
 from symile_clin.training.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
-from symile_clin.training.device import MemoryFormat, Precision, autocast_type, reproducible
+from symile_clin.training.device import MemoryFormat, Precision, autocast_type, put_on_device, reproducible
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
 from symile_clin.training.state import TrainingState
 from symile_clin.training.step import optimisation_step
@@ -129,7 +129,7 @@ def fit(
             expected=f"at least 2 samples and training.batch_size of at least {SMALLEST_BATCH}",
         )
     began = time.monotonic()
-    model.to(device)
+    put_on_device(model, device=device, memory_format=memory_format, compile=compile)
     objective.to(device)
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
     optimizer = torch.optim.AdamW(groups, lr=lr)
