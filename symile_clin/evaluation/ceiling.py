@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,29 +15,37 @@ from symile_clin.data.candidates import CandidateLists
 from symile_clin.evaluation.retrieval import Ranks, rank
 from symile_clin.synthetic.truth import read_planting, scores
 
+Present = Mapping[str, NDArray[np.bool_]]
 
-def ceilings(*, truth: pd.DataFrame, planted: Mapping[str, Any], lists: CandidateLists) -> dict[str, float]:
+
+def ceilings(
+    *, truth: pd.DataFrame, planted: Mapping[str, Any], lists: CandidateLists, present: Present
+) -> dict[str, float]:
     """Bayes-optimal recall_at_1 over the planted target's lists.
 
     Args:
         truth: planted factors in row order, columns `<modality>_<j>`.
         planted: how they were planted, as the cohort's manifest records it.
+        present: by modality (n,), in row order: which samples have it.
 
     Returns:
         `recall_at_1_ceiling` with the synergy, and `recall_at_1_ceiling_pairs` of a model that sees only pairs.
     """
     return {
-        "recall_at_1_ceiling": _recall(truth, planted, lists, synergy=True),
-        "recall_at_1_ceiling_pairs": _recall(truth, planted, lists, synergy=False),
+        name: float(
+            bayes_ranks(truth=truth, planted=planted, lists=lists, present=present, synergy=synergy).recall_at(1).mean()
+        )
+        for name, synergy in (("recall_at_1_ceiling", True), ("recall_at_1_ceiling_pairs", False))
     }
 
 
-def _recall(truth: pd.DataFrame, planted: Mapping[str, Any], lists: CandidateLists, *, synergy: bool) -> float:
-    return float(bayes_ranks(truth=truth, planted=planted, lists=lists, synergy=synergy).recall_at(1).mean())
+def bayes_ranks(
+    *, truth: pd.DataFrame, planted: Mapping[str, Any], lists: CandidateLists, present: Present, synergy: bool
+) -> Ranks:
+    """Ranks by the log-likelihood ratio of each candidate's planted factors; equal evidence ties.
 
-
-def bayes_ranks(*, truth: pd.DataFrame, planted: Mapping[str, Any], lists: CandidateLists, synergy: bool) -> Ranks:
-    """Ranks by the log-likelihood ratio of each candidate's planted factors; equal evidence ties."""
+    Factors of a modality that a query lacks are unknown: the ratio is of the likelihood's mean over all they could be.
+    """
     planting = read_planting(planted)
 
     def factors(name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -45,6 +55,26 @@ def bayes_ranks(*, truth: pd.DataFrame, planted: Mapping[str, Any], lists: Candi
     # Factors are few bits, so the candidates show few patterns: score those, however long the lists are.
     listed = factors(planting.target, lists.candidate_rows.ravel())
     patterns, pattern_of = np.unique(listed, axis=0, return_inverse=True)
-    queries = {name: factors(name, lists.query_row) for name in planting.queries}
-    score = scores(queries, patterns, planted, synergy=synergy)
+    own = {name: factors(name, lists.query_row) for name in planting.queries}
+    here = np.stack([present[name][lists.query_row] for name in planting.queries], axis=1)
+    score = np.empty((len(lists.query_row), len(patterns)))
+    for pattern in np.unique(here, axis=0):
+        alike = np.flatnonzero((here == pattern).all(axis=1))
+        absent = [name for name, there in zip(planting.queries, pattern, strict=True) if not there]
+        known = {name: bits[alike] for name, bits in own.items() if name not in absent}
+        possible = [
+            scores({**known, **guess}, patterns, planted, synergy=synergy)
+            for guess in _guesses(absent, planting.factors, len(alike))
+        ]
+        score[alike] = possible[0]
+        if absent:  # rounded, for sums in another order must not break a tie
+            score[alike] = np.round(np.logaddexp.reduce(possible) - math.log(len(possible)), 9)
     return rank(np.take_along_axis(score, pattern_of.reshape(lists.candidate_rows.shape), axis=1))
+
+
+def _guesses(names: Sequence[str], factors: Mapping[str, int], queries: int) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """All that the factors of some modalities could be, for so many queries; all are equally likely."""
+    ends = np.cumsum([factors[name] for name in names])
+    for bits in itertools.product((0, 1), repeat=int(ends[-1]) if names else 0):
+        of = np.split(np.array(bits, dtype=np.int64), ends[:-1])
+        yield {name: np.tile(one, (queries, 1)) for name, one in zip(names, of, strict=False)}

@@ -45,6 +45,45 @@ def rank_shares(ranks: Ranks, candidates_n: int) -> NDArray[np.float64]:
     return share
 
 
+def contribution_bars(
+    path: Path, *, contributions: Mapping[str, Mapping[str, Interval]], target: str, recall: float, chance: float
+) -> None:
+    """recall_at_1 lost when a modality is taken away or shuffled, with paired intervals.
+
+    Args:
+        contributions: modality -> how it was made useless -> recall_at_1 lost.
+        recall: with all of them.
+        chance: recall_at_1 of who knows nothing.
+    """
+    ways = list(next(iter(contributions.values())))
+    thickness = 0.8 / len(ways)
+    with style.figure(path, width=6.4, height=1.9 + 0.75 * len(contributions)) as figure:
+        axes = figure.add_subplot()
+        for place, (way, color) in enumerate(zip(ways, (style.BLUE, style.ORANGE), strict=False)):
+            lost = [by_way[way] for by_way in contributions.values()]
+            at = np.arange(len(lost)) + (place - (len(ways) - 1) / 2) * thickness
+            estimates = np.array([one.estimate for one in lost])
+            whiskers = np.abs(np.array([[one.low, one.high] for one in lost]).T - estimates)
+            axes.barh(at, estimates, height=thickness * 0.88, color=color, label=way)
+            axes.errorbar(estimates, at, xerr=whiskers, fmt="none", ecolor=style.INK, elinewidth=1.3, capsize=3)
+        farthest = max(one.high for by_way in contributions.values() for one in by_way.values())
+        axes.set_xlim(right=1.06 * max(farthest, recall - chance, 0.01))
+        axes.axvline(0, color=style.INK, linewidth=0.8)
+        style.label_line(
+            axes, recall - chance, f"all that is above chance ({recall - chance:.3f})", style.GREY, style="--"
+        )
+        axes.set_title(
+            f"What each modality contributes to retrieving {target}\nrecall at 1 with all of them: {recall:.3f}"
+        )
+        axes.set_xlabel("recall at 1 lost without it, 95 % interval")
+        axes.set_yticks(np.arange(len(contributions)), list(contributions))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.invert_yaxis()
+        figure.legend(loc="outside lower center", ncols=3)
+
+
 def bootstrap_distribution(
     path: Path,
     *,

@@ -17,6 +17,7 @@ from symile_clin.data.store import Cohort
 from symile_clin.evaluation import style
 from symile_clin.evaluation.retrieval import Ranks, Scores
 from symile_clin.modalities.base import Modality
+from symile_clin.schema import present_column
 
 Picture = NDArray[np.uint8]
 
@@ -44,13 +45,13 @@ class Example:
     """One query with what it retrieved.
 
     Attributes:
-        query: pictures of the query modalities.
+        query: pictures of the query modalities, None where one is absent.
         truth: picture of the query's own target.
         place: where the truth stands, in words.
         top: the best candidates, best first.
     """
 
-    query: Mapping[str, Picture]
+    query: Mapping[str, Picture | None]
     truth: Picture
     place: str
     top: Sequence[Retrieved]
@@ -75,6 +76,9 @@ def choose_examples(
         columns = {str(column): value for column, value in cohort.samples.loc[row].items()}
         return modality.render(arrays, columns)
 
+    def asked(name: str, row: int) -> Picture | None:
+        return picture(name, row) if cohort.samples.loc[row, present_column(name)] else None
+
     examples = []
     for query in rng.permutation(len(scores))[:count]:
         shuffled = rng.permutation(scores.shape[1])  # level candidates in random order, not the true one first
@@ -82,7 +86,7 @@ def choose_examples(
         row, candidates = int(lists.query_row[query]), lists.candidate_rows[query]
         examples.append(
             Example(
-                query={name: picture(name, row) for name in modalities if name != target},
+                query={name: asked(name, row) for name in modalities if name != target},
                 truth=picture(target, int(candidates[0])),
                 place=_place(int(ranks.n_greater[query]), int(ranks.n_tied[query]), scores.shape[1]),
                 top=[
@@ -114,7 +118,7 @@ def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
         figure.suptitle(title, x=0.004, ha="left", fontweight="bold", fontsize=13)
         grid = figure.add_gridspec(len(examples), len(widths), width_ratios=widths)
 
-        def cell(line: int, column: int, picture: Picture) -> Axes:
+        def cell(line: int, column: int, picture: Picture | None) -> Axes:
             return _show(figure, grid[line, column], picture)
 
         for line, example in enumerate(examples):
@@ -136,9 +140,12 @@ def gallery(path: Path, *, examples: Sequence[Example], target: str) -> None:
                     axes.set_title(f"#{place + 1}")
 
 
-def _show(figure: Figure, place: SubplotSpec, picture: Picture) -> Axes:
+def _show(figure: Figure, place: SubplotSpec, picture: Picture | None) -> Axes:
     axes = figure.add_subplot(place)
-    axes.imshow(picture, interpolation="antialiased")
+    if picture is None:
+        axes.text(0.5, 0.5, "absent", color=style.GREY, ha="center", va="center", transform=axes.transAxes)
+    else:
+        axes.imshow(picture, interpolation="antialiased")
     axes.set_anchor("N")  # pictures of one line hang from one height, whatever their shape
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
@@ -146,6 +153,6 @@ def _show(figure: Figure, place: SubplotSpec, picture: Picture) -> Axes:
     return axes
 
 
-def _aspect(pictures: Sequence[Picture]) -> float:
-    """Width over height that fits the widest of some pictures."""
-    return max(float(picture.shape[1] / picture.shape[0]) for picture in pictures)
+def _aspect(pictures: Sequence[Picture | None]) -> float:
+    """Width over height that fits the widest of some pictures; a square where all are absent."""
+    return max((float(one.shape[1] / one.shape[0]) for one in pictures if one is not None), default=1.0)

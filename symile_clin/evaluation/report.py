@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from symile_clin.evaluation.bootstrap import bootstrap_interval, resample_queries
+from symile_clin.evaluation.bootstrap import Interval, bootstrap_interval, resample_queries
 from symile_clin.evaluation.retrieval import Ranks, chance
 from symile_clin.rng import stream
 from symile_clin.schema import Split
@@ -49,8 +49,9 @@ def retrieval_report(
     """
     prefix = f"{split}/{target}/"
     metrics: dict[str, float] = {}
+    level = chance(candidates_n)
     for name, of in MEANS.items():
-        metrics |= {prefix + key: value for key, value in _mean(name, of, ranks, clusters, candidates_n, seed).items()}
+        metrics |= mean_report(prefix + name, of(ranks), chance=of(level), clusters=clusters, seed=seed)
     metrics[f"{prefix}median_rank"] = float(np.median(ranks.mid()))
     metrics[f"{prefix}median_rank_chance"] = float(chance(candidates_n).mid()[0])
     metrics[f"{prefix}recall_at_1_n"] = float(len(ranks.n_greater))
@@ -80,26 +81,27 @@ def other_subjects_report(
     Returns:
         `<split>/<target>/candidates_other_subjects/<query>/recall_at_1` with `_ci_low`, `_ci_high`, `_chance`, `_n`.
     """
-    prefix = f"{split}/{target}/candidates_other_subjects/{'+'.join(sorted(query))}/"
-    values = _mean("recall_at_1", MEANS["recall_at_1"], ranks, clusters, candidates_n, seed)
-    return {prefix + key: value for key, value in {**values, "recall_at_1_n": float(len(ranks.n_greater))}.items()}
+    name, of = f"{query_prefix(split, target, query, 'candidates_other_subjects')}recall_at_1", MEANS["recall_at_1"]
+    metrics = mean_report(name, of(ranks), chance=of(chance(candidates_n)), clusters=clusters, seed=seed)
+    return {**metrics, f"{name}_n": float(len(ranks.n_greater))}
 
 
-def _mean(
-    name: str,
-    of: Callable[[Ranks], NDArray[np.float64]],
-    ranks: Ranks,
-    clusters: NDArray[Any],
-    candidates_n: int | NDArray[np.int64],
-    seed: int,
+def query_prefix(split: Split, target: str, query: Sequence[str], protocol: str = "candidates") -> str:
+    """`<split>/<target>/<protocol>/<query>/`, the query's names in alphabetical order joined by +."""
+    return f"{split}/{target}/{protocol}/{'+'.join(sorted(query))}/"
+
+
+def mean_report(
+    name: str, values: NDArray[np.float64], *, chance: NDArray[np.float64], clusters: NDArray[Any], seed: int
 ) -> dict[str, float]:
-    interval = bootstrap_interval(of(ranks), clusters, rng=patient_stream(seed))
-    return {
-        name: interval.estimate,
-        f"{name}_ci_low": interval.low,
-        f"{name}_ci_high": interval.high,
-        f"{name}_chance": float(of(chance(candidates_n)).mean()),
-    }
+    """The mean of `values` (q,) under `name`, with `_ci_low` and `_ci_high`, and the mean of `chance` as `_chance`."""
+    interval = bootstrap_interval(values, clusters, rng=patient_stream(seed))
+    return {**interval_report(name, interval), f"{name}_chance": float(chance.mean())}
+
+
+def interval_report(name: str, interval: Interval) -> dict[str, float]:
+    """An estimate under `name` with `_ci_low` and `_ci_high`."""
+    return {name: interval.estimate, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
 
 
 def patient_stream(seed: int) -> np.random.Generator:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 BLUE: Final = "#0072B2"
 LIGHT_BLUE: Final = "#A9CCE3"  # BLUE lightened
 VERMILION: Final = "#D55E00"
+ORANGE: Final = "#E69F00"
 GREEN: Final = "#009E73"
 INK: Final = "#222222"
 GREY: Final = "#8A8A8A"

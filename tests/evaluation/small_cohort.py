@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -59,46 +60,85 @@ def modalities() -> dict[str, Modality]:
     return {name: cast(Modality, Bits(name)) for name in NAMES}
 
 
-class ReadsSynergy(nn.Module):
+class Fixed(nn.Module, ABC):
+    """A model without weights; where a modality is absent it has a placeholder of ones, or NaN.
+
+    Args:
+        placeholders: modalities that it has one for.
+    """
+
+    def __init__(self, *, scale: float = 1.0, placeholders: Collection[str] = ()) -> None:
+        super().__init__()
+        self.scale = torch.tensor(scale)
+        self.placeholders = placeholders
+
+    @abstractmethod
+    def encode(self, name: str, bits: Tensor) -> Tensor:
+        """Embeddings of samples that have the modality."""
+
+    def placeholder(self, name: str) -> Tensor | None:
+        """As `MultimodalEncoder.placeholder`."""
+        return torch.ones(self.encode(name, torch.zeros(1, 4)).shape[1]) if name in self.placeholders else None
+
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, bits in inputs.items():
+            own, absent = self.encode(name, bits), self.placeholder(name)
+            found[name] = torch.full((len(present[name]), own.shape[1]), torch.nan)
+            found[name][:] = torch.nan if absent is None else absent
+            found[name][present[name]] = own
+        return found
+
+
+class ReadsSynergy(Fixed):
     """Embeds bits as signs so that the product of all three is large where the exclusive or holds."""
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002  all are
-        signs = {name: 1 - 2 * tensor for name, tensor in inputs.items()}
-        joint = {name: tensor[:, -2:] for name, tensor in signs.items()}
-        ones = torch.ones(len(signs["red"]), 1)
-        return {
-            "blue": torch.cat([0.3 * signs["blue"][:, :2], joint["blue"]], dim=1),
-            "red": torch.cat([signs["red"][:, :1], ones, joint["red"]], dim=1),
-            "green": torch.cat([ones, signs["green"][:, :1], joint["green"]], dim=1),
-        }
+    def encode(self, name: str, bits: Tensor) -> Tensor:
+        signs = 1 - 2 * bits
+        ones = torch.ones(len(bits), 1)
+        joint = signs[:, -2:]
+        if name == "blue":
+            return torch.cat([0.3 * signs[:, :2], joint], dim=1)
+        own = [signs[:, :1], ones] if name == "red" else [ones, signs[:, :1]]
+        return torch.cat([*own, joint], dim=1)
 
 
-class Collapsed(nn.Module):
+class Collapsed(Fixed):
     """Gives everything the same embedding."""
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002  all are
-        return {name: torch.full((len(tensor), 5), 0.1) for name, tensor in inputs.items()}
+    def encode(self, name: str, bits: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.full((len(bits), 5), 0.1)
 
 
-def small_cohort(path: Path, *, admissions: int = 120) -> Cohort:
-    """Write and open a cohort whose samples are all in the test split; every patient has two."""
-    rng = stream(0, "small cohort")
+def small_cohort(
+    path: Path, *, admissions: int = 120, train: int = 300, lacking: Mapping[str, Sequence[int]] | None = None
+) -> Cohort:
+    """Write and open a cohort of test samples, two of a patient, which training samples follow.
+
+    Args:
+        admissions: test samples.
+        lacking: by modality, rows that lack it.
+    """
+    rng, later = stream(0, "small cohort"), stream(0, "small cohort", "train")
     factors = [draw_factors(PLANTING, rng) for _ in range(admissions)]
-    rows = np.arange(admissions)
-    subjects = rows // 2
-    samples = pd.DataFrame({ROW: rows, SAMPLE_ID: rows, SPLIT: "test", SUBJECT_ID: subjects})
-    truth: dict[str, NDArray[Any]] = {SAMPLE_ID: rows}
+    factors += [draw_factors(PLANTING, later) for _ in range(train)]
+    admitted = np.arange(admissions + train)
+    split = ["test"] * admissions + ["train"] * train
+    samples = pd.DataFrame({ROW: admitted, SAMPLE_ID: admitted, SPLIT: split, SUBJECT_ID: admitted // 2})
+    truth: dict[str, NDArray[Any]] = {SAMPLE_ID: admitted}
     arrays = {}
     for name in NAMES:
-        samples[present_column(name)] = True
+        samples[present_column(name)] = ~np.isin(admitted, (lacking or {}).get(name, []))
         bits = np.array([one[name] for one in factors], dtype=np.uint8)
         (path / ARRAYS_DIR / name).mkdir(parents=True)
         np.save(path / ARRAYS_DIR / name / "bits.npy", bits)
-        part = {"file": "bits.npy", "rows": admissions}
+        part = {"file": "bits.npy", "rows": len(admitted)}
         arrays[name] = {"bits": {"shape": [bits.shape[1]], "dtype": "uint8", "parts": [part]}}
         truth |= {f"{name}_{j}": bits[:, j] for j in range(bits.shape[1])}
     samples.to_parquet(path / SAMPLES)
     pd.DataFrame(truth).to_parquet(path / TRUTH)
+    queries = samples[samples[present_column(PLANTING.target)] & (samples[SPLIT] == "test")]
+    rows, subjects = queries[ROW].to_numpy(), queries[SUBJECT_ID].to_numpy()
     for stem, other_subjects in (("test", False), ("test_other_subjects", True)):
         lists = draw_candidates(rows, subjects, n=10, rng=rng, split="test", other_subjects=other_subjects)
         write_candidates(path / CANDIDATES_DIR / f"{stem}.parquet", lists)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
 from symile_clin.evaluation.gallery import choose_examples
 from symile_clin.evaluation.retrieval import rank
+from symile_clin.model import MultimodalEncoder
 from symile_clin.progress import Quiet
 from tests.evaluation.small_cohort import Collapsed, ReadsSynergy, modalities, small_cohort
 from tests.evaluation.test_retrieval import Product
@@ -30,7 +32,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: int | None = 10) -> Evaluation:
     return evaluate_split(
-        model=model,
+        model=cast(MultimodalEncoder, model),
         objective=Product("l2"),
         cohort=cohort,
         modalities=modalities(),
@@ -69,9 +71,44 @@ def test_the_names_are_the_fixed_ones(evaluation: Evaluation) -> None:
     suffixes = ("", "_ci_low", "_ci_high", "_chance", "_n", "_n_subjects", "_bootstrap_mean", "_bootstrap_se")
     assert {f"{RECALL}{suffix}" for suffix in suffixes} <= set(evaluation.metrics)
     elsewhere = "test/blue/candidates_other_subjects/green+red/recall_at_1"
+    assert not [name for name in evaluation.metrics if "_n_without_" in name]
     assert {elsewhere, f"{elsewhere}_ci_low", f"{elsewhere}_ci_high", f"{elsewhere}_chance"} <= set(evaluation.metrics)
     assert evaluation.metrics[f"{RECALL}_n"] == 120
     assert evaluation.metrics[f"{RECALL}_n_subjects"] == 60
+
+
+def test_planted_synergy_is_lost_without_either_query(evaluation: Evaluation) -> None:
+    """What is left is one shared bit, which a perfect model of so little reads as well."""
+    metrics = evaluation.metrics
+    for left in ("red", "green"):
+        name = f"test/blue/candidates/{left}/recall_at_1"
+        assert metrics[f"{name}_drop_ci_low"] > 0.3
+        assert metrics[name] + metrics[f"{name}_drop"] == pytest.approx(metrics[RECALL])
+        assert metrics[f"{name}_ceiling"] < 0.3
+        assert metrics[name] == pytest.approx(metrics[f"{name}_ceiling"], abs=0.06)
+        assert metrics[f"{name}_marginalised_over"] == 256
+    for shuffled in ("green_shuffled+red", "green+red_shuffled"):
+        assert metrics[f"test/blue/candidates/{shuffled}/recall_at_1_drop_ci_low"] > 0.3
+    assert "marginalised over 256 training samples" in evaluation.table
+
+
+def test_samples_that_lack_something_are_counted_and_scored(tmp_path: Path) -> None:
+    lacking = {"blue": [3, 40, 41], "red": [0, 7, 130], "green": [9, 10, 11, 12, 41]}
+    cohort = small_cohort(tmp_path / "cohort", lacking=lacking)
+    for placeholders, how in (((), "marginalised over 256"), (("red", "green"), "learned placeholder")):
+        found = evaluated(cohort, tmp_path / "eval", ReadsSynergy(placeholders=placeholders))
+        counts = {name: value for name, value in found.metrics.items() if "_n_without_" in name}
+        assert counts == {
+            f"{RECALL}_n_without_{name}": count for name, count in (("blue", 3), ("red", 2), ("green", 4))
+        }
+        assert found.metrics[f"{RECALL}_n"] == 117
+        assert all(np.isfinite(value) for value in found.metrics.values())
+        assert 0.4 < found.metrics[f"{RECALL}_ceiling"] < 0.7
+        assert found.metrics[RECALL] == pytest.approx(found.metrics[f"{RECALL}_ceiling"], abs=0.05)
+        for words in ("3 samples lack blue: neither", f"2 queries lack red: {how}", f"4 queries lack green: {how}"):
+            assert words in found.table
+        ranks = pd.read_parquet(tmp_path / "eval" / "ranks.parquet")
+        assert not set(ranks["query_row"]) & {3, 40, 41}
 
 
 def test_without_bootstrap_only_the_papers_figures_are_missing(cohort: Cohort, tmp_path: Path) -> None:
