@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -16,10 +16,9 @@ import click
 from symile_clin import __version__
 from symile_clin.errors import SymileClinError
 from symile_clin.schema import TRACKING_URI
+from symile_clin.source_options import FOLDER, Command, engine_options, source_options
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
-Command = Callable[..., Any]
 
 
 class Result(Protocol):
@@ -52,55 +51,18 @@ def _output_options(command: Command) -> Command:
     return click.option("--quiet", is_flag=True, help="Print nothing but errors (and --json's object).")(command)
 
 
-def _source_options(command: Command) -> Command:
-    for name, text in reversed(
-        (
-            ("--mimic-iv", "MIMIC-IV: the folder with hosp/ in it."),
-            ("--mimic-cxr", "MIMIC-CXR-JPG: the folder with files/ and the metadata tables."),
-            ("--mimic-cxr-dicom", "MIMIC-CXR, for specs with files: dicom: the folder with files/."),
-            ("--mimic-ecg", "MIMIC-IV-ECG: the folder with files/ and record_list.csv."),
-        )
-    ):
-        command = click.option(name, type=FOLDER, help=text)(command)
-    return command
-
-
-def _engine_options(command: Command) -> Command:
-    for option in reversed(
-        (
-            click.option(
-                "--engine",
-                type=click.Choice(["duckdb", "pyspark", "bigquery"]),
-                default="duckdb",
-                show_default=True,
-                help="What joins the tables (docs/engines.md); the cohort is the same.",
-            ),
-            click.option("--memory", default="2GB", show_default=True, help="Of DuckDB, or of Spark's driver."),
-            click.option("--threads", type=click.IntRange(min=1), help="Of the engine here.  [default: all cores]"),
-            click.option("--spark-master", metavar="URL", help="Of a Spark cluster.  [default: Spark on this machine]"),
-            click.option("--bigquery-project", metavar="PROJECT", help="The project that BigQuery bills."),
-            click.option(
-                "--bigquery-table",
-                "bigquery_tables",
-                multiple=True,
-                metavar="NAME=PROJECT.DATASET.TABLE",
-                help="Where BigQuery has a table, if not at its usual name; may be repeated.",
-            ),
-            click.option("--tables-only", is_flag=True, help="Look into no file: no arrays, nothing to train on."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _tracking_options(command: Command) -> Command:
+def _store_options(command: Command) -> Command:
     command = click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store of this run.")(
         command
     )
     command = click.option("--no-tracking", is_flag=True, help="Record nothing in MLflow.")(command)
-    command = click.option(
+    return click.option(
         "--allow-remote-tracking", is_flag=True, help="Let --tracking-uri be a server; the agreement is yours to keep."
     )(command)
+
+
+def _tracking_options(command: Command) -> Command:
+    command = _store_options(command)
     return click.option(
         "--log-patient-level",
         is_flag=True,
@@ -146,10 +108,10 @@ def cohort() -> None:
 @cohort.command("build")
 @click.argument("spec", required=False)
 @click.option("--demo", is_flag=True, help="Write synthetic patients first and build from them.")
-@_source_options
+@source_options
 @click.option("--out", type=FOLDER, help="Cohort directory.  [default: data/cohorts/<name>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
-@_engine_options
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and what it would cost; write nothing.")
 @click.option("--sql", is_flag=True, help="Print the SQL that --engine bigquery would run; run nothing.")
 @_override_option
@@ -166,7 +128,7 @@ def cohort_build(tracking_uri: str, no_tracking: bool, dry_run: bool, sql: bool,
 
 @cohort.command("check", short_help="Look at the sources before a build.")
 @click.argument("spec", required=False)
-@_source_options
+@source_options
 @click.option("--out", type=FOLDER, help="Where the cohort would be.  [default: data/cohorts/<name>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of the build.  [default: all cores]")
 @_override_option
@@ -207,7 +169,7 @@ def cohort_diff(**arguments: Any) -> None:
 @cohort.command("verify")
 @click.argument("cohort", required=False, type=FOLDER)
 @click.option("--sources", is_flag=True, help="Also read the given sources again: what changed since the build?")
-@_source_options
+@source_options
 @_output_options
 def cohort_verify(**arguments: Any) -> None:
     """Read every file of a cohort again.
@@ -270,6 +232,7 @@ def synth(**arguments: Any) -> None:
     "--init-from", type=FILE, help="Start from these weights: a run's model.safetensors, or the released .ckpt."
 )
 @click.option("--name", help="Name of the run.  [default: <cohort>-<objective>-<number>]")
+@click.option("--resume", is_flag=True, help="Go on with a run that was cut short: --name's, or the last one.")
 @_override_option
 @_device_option
 @_tracking_options
@@ -277,7 +240,8 @@ def synth(**arguments: Any) -> None:
 def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     """Train encoders on a cohort.
 
-    PRESET is a name in configs/ or a YAML file; the one the cohort names if left out.
+    PRESET is a name in configs/ or a YAML file; the one the cohort names if left out. SIGTERM, Ctrl-C and SIGUSR1
+    keep a checkpoint of the step in hand; --resume then comes to the same weights as if nothing had happened.
     """
     _run("train", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
@@ -338,6 +302,22 @@ def demo(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     About a minute on two cores.
     """
     _run("demo", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
+
+
+@cli.command()
+@click.argument("preset", required=False)
+@click.option("--out", type=FOLDER, help="Where the results go.  [default: runs/<preset>-<number>]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@_override_option
+@_store_options
+@_output_options
+def xor(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """Run the paper's synthetic experiment.
+
+    Objectives on vectors of which only all three together tell one, their accuracies beside the exact information
+    terms. PRESET is xor (the paper's), xor_eight, xor_missing or a YAML file; xor if left out.
+    """
+    _run("xor", tracking_uri=_uri(tracking_uri, no_tracking), **arguments)
 
 
 @cli.command()

@@ -63,7 +63,9 @@ def open_run(root: Path, name: str | None) -> Run:
     manifest = files.read_manifest(path)
     if manifest is None:
         if (root / str(name)).is_dir():
-            raise NotFoundError(f"run '{name}' did not finish", remedy="Train it again under another name")
+            raise NotFoundError(
+                f"run '{name}' did not finish", remedy=f"Go on with it: symile-clin train --resume --name {name}"
+            )
         hint = nearest(str(name), complete) if complete else "Train one with `symile-clin train`"
         raise NotFoundError(f"no run called '{name}' in {root}", remedy=hint.capitalize())
     if manifest.get("stage") != "run":
@@ -86,7 +88,10 @@ def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
         try:
             (root / name).mkdir()
         except FileExistsError:
-            raise ConfigError(f"there is a run called '{name}' already", remedy="Choose another --name") from None
+            raise ConfigError(
+                f"there is a run called '{name}' already",
+                remedy="Choose another --name, or go on with it by --resume",
+            ) from None
         return root / name
     number = 1
     while True:

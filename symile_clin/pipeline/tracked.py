@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from symile_clin.data.store import Cohort
 from symile_clin.pipeline.runs import Run
 from symile_clin.progress import Progress
-from symile_clin.tracking import Artifact, NullTracker, Tracker, add_results, start_run
+from symile_clin.tracking import Artifact, NullTracker, Tracker, add_results, resume_run, start_run
 
 EXPERIMENT = "symile-clin"
 
@@ -24,9 +24,10 @@ def open_tracker(
     allow_remote_tracking: bool,
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
+    resume: str | None = None,
     progress: Progress,
 ) -> Tracker:
-    """Start a tracked run with the tags that every run has.
+    """Start a tracked run with the tags that every run has, or go on with one.
 
     Args:
         tracking_uri: MLflow store; None records nothing.
@@ -36,12 +37,21 @@ def open_tracker(
         log_patient_level: record real patients', too; said in the tags.
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
         parent_run_id: the training run of an evaluation.
+        resume: id of a run to go on with.
 
     Raises:
         TrackingError: a kind of store that is not allowed.
     """
     if tracking_uri is None:
         return NullTracker()
+    if resume is not None:
+        return resume_run(
+            uri=tracking_uri,
+            run_id=resume,
+            allow_patient_level=synthetic or log_patient_level,
+            allow_remote=allow_remote_tracking,
+            progress=progress,
+        )
     return start_run(
         uri=tracking_uri,
         experiment=EXPERIMENT,

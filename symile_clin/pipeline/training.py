@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,20 @@ from typing import Any
 import torch
 
 from symile_clin import files
-from symile_clin.config import RunConfig, flatten, load_config, with_placeholders
+from symile_clin.config import RunConfig, flatten, load_config, resolve_config, with_placeholders
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import CohortError
+from symile_clin.errors import CohortError, ConfigError, MismatchError, StoppedError, TrainingError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.pipeline.published import start_from, weights_of
 from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run, signature
 from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.unfinished import Unfinished, begin, find_unfinished, open_unfinished, unfinished
 from symile_clin.progress import Progress
 from symile_clin.ranks import ALONE
 from symile_clin.schema import (
-    BEST,
-    CHECKPOINTS_DIR,
     COHORTS_ROOT,
     CONFIG,
     MANIFEST,
@@ -35,9 +33,9 @@ from symile_clin.schema import (
     TRACKING_URI,
     present_column,
 )
-from symile_clin.strict import dump_yaml
 from symile_clin.tracking import Tracker
 from symile_clin.training.fit import FitResult, fit
+from symile_clin.training.stopping import Stop, noted_signals
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ def train(
     objective: str | None = None,
     init_from: Path | None = None,
     name: str | None = None,
+    resume: bool = False,
     overrides: Sequence[str] = (),
     device: str = "auto",
     tracking_uri: str | None = TRACKING_URI,
@@ -92,6 +91,8 @@ def train(
         objective: replaces the preset's objective.
         init_from: weights of a whole model to start from, see `published.read_weights`.
         name: of the run; None numbers them, and takes a finished run with equal settings as it is.
+        resume: go on with the run called `name`, or with the one that was cut short last, instead of starting one. Its
+            settings are its own; `cohort` only says where its cohort is now.
         overrides: `key=value` settings that win over the preset.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         tracking_uri: MLflow store; None records nothing.
@@ -102,7 +103,23 @@ def train(
         NotFoundError: no such cohort or preset.
         ConfigError: settings that make no sense, or a name that is taken.
         TrainingError: a loss or gradient that is not finite.
+        StoppedError: SIGTERM, SIGINT or SIGUSR1 came; the run can go on.
+        DiskError: a checkpoint could not be written; the run can go on from the one before.
+        BusyError: another process trains that run.
+        MismatchError: the run that is to go on began with another cohort or other settings.
     """
+    root = Path(RUNS_ROOT)
+    tracking: dict[str, Any] = {
+        "tracking_uri": tracking_uri,
+        "log_patient_level": log_patient_level,
+        "allow_remote_tracking": allow_remote_tracking,
+    }
+    if resume:
+        if preset or objective or init_from or overrides:
+            raise ConfigError(
+                "--resume goes on with a run's own settings", remedy="Leave out PRESET, --objective, --init-from, --set"
+            )
+        return _resume(find_unfinished(root, name), cohort=cohort, device=device, progress=progress, **tracking)
     opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
     if opened.tables_only:
         raise CohortError(
@@ -117,86 +134,127 @@ def train(
     if init_from is not None:
         config = config.model_copy(update={"init_from": weights_of(init_from)})
     chosen = choose_device(device)
-    root = Path(RUNS_ROOT)
     done = _equal_run(root, name, config, opened)
     if done is not None:
         done.touch()
         progress.say(
             f"Run {done.path} has these settings and this cohort already: nothing to train (--name trains anew)."
         )
-        return _result(done, opened, skipped=True)
+        return _result(done, opened.path, skipped=True)
+    for path in unfinished(root):
+        if open_unfinished(path).is_equal(config, opened):
+            progress.say(f"Run {path} has these settings, too, and has not finished: --resume goes on with that one.")
 
     directory = new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}")
     progress.say(
         f"Training {config.objective['name']} with preset {config.preset}, seed {config.seed}, on cohort {opened.path} "
         f"({len(opened.rows('train')):,} train samples), device {chosen}."
     )
-    files.write_text(directory / CONFIG, dump_yaml(config.model_dump(mode="json")))
+    with files.lock(directory.with_name(f".{directory.name}.lock")):
+        begun = begin(directory, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ALONE.size)
+        return _train(begun, config, opened, modalities, device=chosen, is_new=True, progress=progress, **tracking)
+
+
+def _resume(path: Path, *, cohort: Path | None, device: str, progress: Progress, **tracking: Any) -> TrainResult:
+    """Go on with the run in `path`."""
+    with files.lock(path.with_name(f".{path.name}.lock")):
+        if files.read_manifest(path) is not None:
+            run = open_run(path.parent, path.name)
+            progress.say(f"Run {run.path} has finished: there is nothing to go on with.")
+            return _result(run, Path(run.manifest["cohort"]["path"]), skipped=True)
+        begun = open_unfinished(path)
+        opened = begun.cohort(cohort)
+        modalities = modalities_of(opened.spec)
+        config = resolve_config(begun.config, source=str(path / CONFIG), modalities=modalities)
+        chosen = choose_device(begun.started["machine"]["device"] if device == "auto" else device)
+        begun.check(chosen, processes=ALONE.size, progress=progress)
+        progress.say(f"Going on with run {path}, on cohort {opened.path}, device {chosen}.")
+        return _train(begun, config, opened, modalities, device=chosen, is_new=False, progress=progress, **tracking)
+
+
+def _train(
+    begun: Unfinished,
+    config: RunConfig,
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    *,
+    device: torch.device,
+    is_new: bool,
+    tracking_uri: str | None,
+    log_patient_level: bool,
+    allow_remote_tracking: bool,
+    progress: Progress,
+) -> TrainResult:
+    """Train from the start or the last checkpoint to the end, and write the manifest."""
+    directory = begun.path
     tracker = open_tracker(
         tracking_uri,
         kind="train",
         run_name=directory.name,
-        cohort_name=opened.name,
-        cohort_hash=opened.hash,
-        synthetic=opened.synthetic,
-        tags={"objective": config.objective["name"], "preset": config.preset, "device": chosen.type},
+        cohort_name=cohort.name,
+        cohort_hash=cohort.hash,
+        synthetic=cohort.synthetic,
+        tags={"objective": config.objective["name"], "preset": config.preset, "device": device.type},
         log_patient_level=log_patient_level,
         allow_remote_tracking=allow_remote_tracking,
+        resume=begun.started["tracked_as"],
         progress=progress,
     )
+    begun.track(tracker.run_id)
     tracker.params(flatten(config))
     tracker.artifact(directory / CONFIG, patient_level=False)
-    started = time.monotonic()
     try:
-        result = _fit(
-            config=config,
-            cohort=opened,
-            modalities=modalities,
-            init_from=init_from,
-            directory=directory,
-            device=chosen,
-            tracker=tracker,
-            progress=progress,
-        )
+        with noted_signals(progress) as stop:
+            result = _fit(
+                begun, config, cohort, modalities, device=device, stop=stop, tracker=tracker, progress=progress
+            )
     except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
-        if not (directory / CHECKPOINTS_DIR / BEST).exists():
-            shutil.rmtree(directory, ignore_errors=True)  # no checkpoint: nothing in it is worth keeping
+        tracker.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt | SystemExit) else "FAILED")
+        go_on = f"`symile-clin train --resume --name {directory.name}`"
+        if isinstance(error, StoppedError):
+            raise StoppedError(error.found, signal=error.signal, remedy=f"Go on with {go_on}") from None
+        if is_new and not begun.has_checkpoint:
+            shutil.rmtree(directory, ignore_errors=True)  # nothing in it is worth keeping
+        elif begun.has_checkpoint and not isinstance(error, TrainingError):  # that would only come again
+            progress.say(f"Run {directory} is kept as it was at its last checkpoint: {go_on} goes on with it.")
         raise
     files.write_manifest(
         directory,
         stage="run",
         content={
-            "cohort": {"name": opened.name, "hash": opened.hash, "path": str(opened.path)},
+            "cohort": {"name": cohort.name, "hash": cohort.hash, "path": str(cohort.path)},
             "signature": signature(modalities),
             "best": {"epoch": result.best_epoch, "metrics": dict(result.best)},
-            "tracked_as": tracker.run_id,
+            "tracked_as": tracker.run_id or begun.started["tracked_as"],
             "runtime": {
-                "seconds": round(time.monotonic() - started, 1),
-                "device": chosen.type,
+                "seconds": round(result.seconds, 1),
+                "device": device.type,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
         },
     )
     tracker.finish()
-    return _result(open_run(root, directory.name), opened, skipped=False)
+    return _result(open_run(directory.parent, directory.name), cohort.path, skipped=False)
 
 
 def _fit(
-    *,
+    begun: Unfinished,
     config: RunConfig,
     cohort: Cohort,
     modalities: Mapping[str, Modality],
-    init_from: Path | None,
-    directory: Path,
+    *,
     device: torch.device,
+    stop: Stop,
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
-    model, objective = build_model(config, modalities, pretrained=init_from is None)
-    if init_from is not None:
-        start_from(init_from, model, modalities)
+    resume, start = begun.has_checkpoint, begun.init_from
+    model, objective = build_model(config, modalities, pretrained=start is None and not resume)
+    if start is not None and not resume:
+        if weights_of(start) != config.init_from:
+            raise MismatchError(f"{start} is not what run '{begun.path.name}' began with", remedy="Train anew")
+        start_from(start, model, modalities)
     return fit(
         model=model,
         objective=objective,
@@ -204,7 +262,9 @@ def _fit(
         val=CohortDataset(cohort, modalities, cohort.rows("val")),
         candidates=cohort.candidates("val"),
         target=str(cohort.spec["candidates"]["target"]),
-        directory=directory,
+        directory=begun.path,
+        resume=resume,
+        stop=stop,
         seed=config.seed,
         device=device,
         ranks=ALONE,
@@ -231,10 +291,10 @@ def _lacking(cohort: Cohort, modalities: Mapping[str, Modality]) -> tuple[str, .
     return tuple(name for name in modalities if not train[present_column(name)].all())
 
 
-def _result(run: Run, cohort: Cohort, *, skipped: bool) -> TrainResult:
+def _result(run: Run, cohort: Path, *, skipped: bool) -> TrainResult:
     return TrainResult(
         run=run.path,
-        cohort=cohort.path,
+        cohort=cohort,
         objective=run.config["objective"]["name"],
         best_epoch=run.manifest["best"]["epoch"],
         metrics=run.manifest["best"]["metrics"],
