@@ -21,7 +21,10 @@ def modalities() -> Mapping[str, Modality]:
     return modalities_of(spec)
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in preset_folder("configs").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "preset",
+    sorted(path.stem for path in preset_folder("configs").glob("*.yaml") if "experiment" not in load_yaml(path)),
+)
 def test_every_preset_resolves_and_comes_back_equal_from_its_yaml(
     preset: str, modalities: Mapping[str, Modality]
 ) -> None:
@@ -67,6 +70,11 @@ def test_all_problems_come_at_once(modalities: Mapping[str, Modality]) -> None:
         "'model.encoders.xray'", "'model.encoders.ecg.arch'",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_a_preset_of_an_experiment_is_not_trained_on_a_cohort(modalities: Mapping[str, Modality]) -> None:
+    with pytest.raises(ConfigError, match=r"xor\.yaml is a preset of the experiment xor.*`symile-clin xor xor`"):
+        load_config("xor", overrides=[], objective=None, modalities=modalities)
 
 
 def test_unknown_preset_and_objective_suggest_the_nearest(modalities: Mapping[str, Modality]) -> None:

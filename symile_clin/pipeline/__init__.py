@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
     from symile_clin.pipeline.evaluation import evaluate as evaluate
+    from symile_clin.pipeline.experiment import xor as xor
     from symile_clin.pipeline.information import measure_information as measure_information
     from symile_clin.pipeline.plan import plan_cohort as plan_cohort
     from symile_clin.pipeline.preflight import check_cohort as check_cohort
@@ -42,6 +43,7 @@ _HOME = {
     "train": "training",
     "ui": "server",
     "verify_cohort": "verification",
+    "xor": "experiment",
 }
 
 
