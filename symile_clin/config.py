@@ -122,6 +122,11 @@ def load_config(
     """
     path = find_preset("configs", preset)
     raw: dict[str, Any] = {"preset": path.stem, **load_yaml(path)}
+    if "experiment" in raw:
+        raise ConfigError(
+            f"{path.name} is a preset of the experiment {raw['experiment']}, which needs no cohort",
+            remedy=f"Run `symile-clin {raw['experiment']} {preset}`",
+        )
     raw = apply_overrides(raw, overrides)
     if objective is not None:
         raw["objective"] = {"name": objective}
