@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import EncoderOptions, Modality
-from symile_clin.objectives.registry import OBJECTIVES
+from symile_clin.objectives.registry import OBJECTIVES, option_problems
 from symile_clin.strict import (
     Strict,
     apply_overrides,
@@ -140,7 +140,7 @@ def resolve_config(raw: Mapping[str, Any], *, source: str, modalities: Mapping[s
         ConfigError: naming every problem at once.
     """
     found = problems(RunConfig, raw)
-    found += _objective_problems(raw.get("objective"))
+    found += _objective_problems(raw.get("objective"), list(modalities))
     encoders = raw.get("model", {}).get("encoders", {}) if isinstance(raw.get("model"), Mapping) else {}
     if isinstance(encoders, Mapping):
         for name, options in encoders.items():
@@ -215,11 +215,11 @@ def _options(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in raw["objective"].items() if key != "name"}
 
 
-def _objective_problems(objective: object) -> list[str]:
+def _objective_problems(objective: object, modalities: Sequence[str]) -> list[str]:
     if not isinstance(objective, Mapping):
         return []  # already reported by the model above
     name = str(objective.get("name"))
     if name not in OBJECTIVES:
         return [f"'objective.name': no objective '{name}' ({nearest(name, OBJECTIVES)})"]
     options = {key: value for key, value in objective.items() if key != "name"}
-    return problems(OBJECTIVES[name].Options, options, at="objective")
+    return option_problems(name, options, modalities, at="objective")

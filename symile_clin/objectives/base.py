@@ -24,11 +24,15 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: key in the registry and in configs.
         Options: the constructor's arguments as a config gives them.
+        defined_for: the number of modalities that it is defined for; None: any from two on.
+        has_parameters: it is trained and saved with the model, and its constructor takes `dim` and `modalities`, too.
         normalization: what the model applies to every encoder's output; the scale's start belongs to it.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[Strict]]
+    defined_for: ClassVar[int | None] = None
+    has_parameters: ClassVar[bool] = False
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()

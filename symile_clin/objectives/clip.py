@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from symile_clin.objectives.base import Embeddings, Normalization, Objective, Present
+from symile_clin.objectives.terms import mean_of, presence
 from symile_clin.strict import Strict
 
 Reduction = Literal["mean", "sum"]
@@ -34,7 +35,7 @@ class PairwiseClip(Objective):
     """Symmetric InfoNCE over all k(k-1)/2 pairs of modalities.
 
     Args:
-        reduction: "mean" over pairs, or "sum" as in the Symile paper's code.
+        reduction: "mean" over pairs, or "sum" as in the Symile paper's code: the mean times the number of pairs.
         normalization: of the embeddings; CLIP's is "l2", the Symile paper's "layernorm".
     """
 
@@ -55,33 +56,39 @@ class PairwiseClip(Objective):
         embeddings: Embeddings,
         scale: Tensor,
         *,
-        present: Present | None = None,  # noqa: ARG002
+        present: Present | None = None,
         generator: Generator | None = None,  # noqa: ARG002  every negative is used
     ) -> Tensor:
-        """InfoNCE, both directions of a pair averaged, in nats; see `Objective.loss`."""
-        pairs = torch.stack([_info_nce(one, other, scale) for one, other in combinations(embeddings.values(), 2)])
-        return pairs.mean() if self.reduction == "mean" else pairs.sum()
+        """InfoNCE, both directions of a pair averaged, in nats; see `Objective.loss`.
 
-    def score(
-        self,
-        queries: Embeddings,
-        candidates: Tensor,
-        *,
-        target: str,
-        present: Present | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """Sum over the queries of their inner products with each candidate, (q, c).
+        A pair is contrasted within the samples that have both, and the mean is over all such samples of all pairs.
+        """
+        here = presence(embeddings, present)
+        pairs = list(combinations(embeddings, 2))
+        terms = []
+        for one, other in pairs:
+            both = (here[one] & here[other]).nonzero().squeeze(1)
+            if len(both):
+                terms.append(_info_nce(embeddings[one][both], embeddings[other][both], scale))
+        mean = mean_of(terms, embeddings, scale)
+        return mean if self.reduction == "mean" else len(pairs) * mean
+
+    def score(self, queries: Embeddings, candidates: Tensor, *, target: str, present: Present | None = None) -> Tensor:
+        """Sum over the queries that are present of their inner products with each candidate, (q, c).
 
         The products among the queries, which the Symile paper's code adds, are the same for every candidate.
         """
-        return self.query_vector(queries, target) @ candidates.T
+        return self.query_vector(queries, target, present=present) @ candidates.T
 
     def query_vector(self, queries: Embeddings, target: str, *, present: Present | None = None) -> Tensor:  # noqa: ARG002  the same for every target
-        """Sum of the queries' embeddings, (q, d)."""
-        return torch.stack(list(queries.values())).sum(dim=0)
+        """Sum of the embeddings of the queries that are present, (q, d)."""
+        here = presence(queries, present)
+        known = [torch.where(here[name].unsqueeze(1), query, 0) for name, query in queries.items()]
+        return torch.stack(known).sum(dim=0)
 
 
 def _info_nce(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
+    """(n,), both directions averaged."""
     logits = (one * scale) @ other.T
     both = torch.logsumexp(logits, dim=1) + torch.logsumexp(logits, dim=0)
-    return (both / 2 - logits.diagonal()).mean()
+    return both / 2 - logits.diagonal()

@@ -26,10 +26,16 @@ def build_model(
     Raises:
         ConfigError: pretrained weights that cannot be had.
     """
-    objective = build_objective(
-        config.objective["name"], {key: value for key, value in config.objective.items() if key != "name"}
-    )
     dim, scale = config.model.dim, config.model.logit_scale_init
+    with torch.random.fork_rng(devices=[]):
+        # a stream of its own: encoders start the same whatever the objective
+        torch.manual_seed(seed_of(config.seed, "objective init"))
+        objective = build_objective(
+            config.objective["name"],
+            {key: value for key, value in config.objective.items() if key != "name"},
+            dim=dim,
+            modalities=list(modalities),
+        )
     options = encoder_options(config, modalities)
     if not pretrained:
         options = {name: one.blank() for name, one in options.items()}
