@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_cohort
+from scripts import bench_cohort, bench_train
 from scripts.bench_files import RELEASED_BYTES, RELEASED_ROWS, main
 
 
@@ -36,3 +36,14 @@ def test_the_benchmark_of_the_join_runs_on_small_tables(tmp_path: Path, capsys: 
 def test_the_linear_fit_is_the_lines() -> None:
     text = bench_cohort.linear_fit([(1_000_000, 5.0), (10_000_000, 23.0), (100_000_000, 203.0)])
     assert text.startswith("3 s + 2.00 s per million lab events")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_runs_on_few_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--samples", "12", "--batch-size", "4", "--steps", "1", "--rounds", "1", "--dim", "16"]
+    bench_train.main(few, standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert re.findall(r"^\| (\w+) \| \d+\.\d \| \d+\.\d\d \| \d+\.\d% \| \d\.\d\d \|$", printed, flags=re.MULTILINE) == [
+        "plain",
+        "ours",
+    ]
