@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Final, final
@@ -132,7 +131,7 @@ def fit(
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     rng = stream(seed, "critic", "order")
     batches = max(1, len(x) // batch_size)
-    best, best_loss, waited = copy.deepcopy(module), math.inf, 0
+    best, best_loss, waited = _state(module), math.inf, 0
     for _ in range(epochs):
         for rows in np.array_split(rng.permutation(len(x)), batches):
             optimizer.zero_grad()
@@ -143,9 +142,14 @@ def fit(
             parts = np.array_split(np.arange(len(held_x)), max(1, len(held_x) // batch_size))
             now = float(np.mean([float(loss(module(held_x[part], held_y[part]))) for part in parts]))
         if now < best_loss - 1e-4:
-            best, best_loss, waited = copy.deepcopy(module), now, 0
+            best, best_loss, waited = _state(module), now, 0
         else:
             waited += 1
             if waited > PATIENCE:
                 break
-    return best.eval()
+    module.load_state_dict(best)
+    return module.eval()
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}

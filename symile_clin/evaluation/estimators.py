@@ -26,6 +26,8 @@ Bound = Literal["lower", "upper", "neither"]
 
 #: SMILE's clip of log density ratios (Song and Ermon 2020, section 5: 1, 5 and infinity were tried).
 TAU: Final = 5.0
+#: Samples a step of fitting.
+FIT_BATCH: Final = 128
 #: Share of the training samples that only say when to stop fitting.
 STOP_SHARE: Final = 0.2
 
@@ -162,7 +164,7 @@ def estimate_information(
     estimator: str,
     train: Pair,
     held_out: Pair,
-    batch_size: int = 256,
+    n: int = 256,
     seed: int,
 ) -> Estimate:
     """Estimate I(x; y) of pairs that were drawn independently of each other.
@@ -170,8 +172,8 @@ def estimate_information(
     Args:
         estimator: a name in ESTIMATORS.
         train: x (n, dx) and y (n, dy), float32, which the function is fitted to.
-        held_out: other samples, in whole batches of which the estimate is read off; what is left over is left out.
-        batch_size: n, and so the cap log n of InfoNCE; all held-out samples if there are fewer.
+        held_out: other samples; the estimate is read off whole batches of n, and a rest smaller than that is left out.
+        n: samples a batch there, and so the cap log n of InfoNCE; all held-out samples if there are fewer.
 
     Raises:
         ConfigError: no such estimator, or fewer than two samples of a kind.
@@ -188,11 +190,11 @@ def estimate_information(
         chosen.loss,
         train=(train[0][rest], train[1][rest]),
         stop=(train[0][stop], train[1][stop]),
-        batch_size=batch_size,
+        batch_size=FIT_BATCH,
         seed=seed,
     )
-    values = _values(module, chosen.value, held_out, batch_size)
-    n = min(batch_size, len(held_out[0]))
+    n = min(n, len(held_out[0]))
+    values = _values(module, chosen.value, held_out, n)
     return Estimate(
         value=float(values.mean()),
         standard_error=float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan,
@@ -202,10 +204,9 @@ def estimate_information(
     )
 
 
-def _values(module: nn.Module, value: Callable[[Tensor], Tensor], pair: Pair, batch_size: int) -> NDArray[np.float64]:
+def _values(module: nn.Module, value: Callable[[Tensor], Tensor], pair: Pair, n: int) -> NDArray[np.float64]:
     """The estimator's value on every whole batch."""
     x, y = map(torch.from_numpy, pair)
-    n = min(batch_size, len(x))
     with torch.no_grad():
         return np.array(
             [

@@ -202,8 +202,8 @@ class _Report:
         key, label = "total_correlation", f"TC({', '.join(names)})"
         found = {
             (key, label, self.bound): self._terms(contrast, complete, fitted),
-            (f"{key}_as_trained", "  scale as trained", self.bound): self._terms(contrast, complete, self.scale),
-            (f"{key}_exhaustive", "  all tuples of a batch", "estimate"): exhaustive_terms(
+            (f"{key}_as_trained", "TC, scale as trained", self.bound): self._terms(contrast, complete, self.scale),
+            (f"{key}_exhaustive", "TC, all tuples of a batch", "estimate"): exhaustive_terms(
                 complete, self.critic, scale=fitted, rng=rng
             ),
         }

@@ -145,29 +145,32 @@ def table(quantities: Sequence[Quantity], planted: Mapping[str, float], *, split
     if split == "val":
         lines.append("  The val split chose the checkpoint, so nothing here is a bound; the test split gives bounds.")
     lines += [
-        f"  {row.label.strip()}: {row.left_out:,} samples lack one of them and are left out."
+        f"  {row.label}: {row.left_out:,} samples lack one of them and are left out."
         for row in quantities
-        if row.left_out and not row.label.startswith(" ") and not row.key.startswith("synergy")
+        if row.left_out and row.key.startswith(("joint", "pair"))
     ]
     return "\n".join(lines)
 
 
 def draw(path: Path, quantities: Sequence[Quantity], planted: Mapping[str, float], *, split: Split) -> None:
-    """Values with their intervals, caps, and the planted truth where it is known."""
-    with style.figure(path, width=7.6, height=1.5 + 0.36 * len(quantities)) as figure:
+    """Values with their intervals, the planted truth where it is known, and caps as text, for most are far off."""
+    with style.figure(path, width=7.6, height=1.5 + 0.32 * len(quantities)) as figure:
         axes = figure.add_subplot()
         for kind, marker, color in (("lower bound", ">", style.BLUE), ("estimate", "o", style.VERMILION)):
-            chosen = [(place, row) for place, row in enumerate(quantities) if row.kind == kind]
-            if chosen:
-                places, rows = zip(*chosen, strict=True)
-                values = [row.interval for row in rows]
-                axes.hlines(places, [one.low for one in values], [one.high for one in values], color=color, linewidth=2)
-                axes.plot([one.estimate for one in values], places, marker, color=color, markersize=6, label=kind)
-        caps = [(row.cap, place) for place, row in enumerate(quantities) if row.cap is not None]
-        axes.plot(*zip(*caps, strict=True), "|", color=style.GREY, markersize=11, label="cap log n")
+            chosen = [(place, row.interval) for place, row in enumerate(quantities) if row.kind == kind]
+            for place, one in chosen:
+                axes.hlines(place, one.low, one.high, color=color, linewidth=2.2)
+            places, values = [place for place, _ in chosen], [one.estimate for _, one in chosen]
+            axes.plot(values, places, marker, color=color, markersize=5, label=kind)
         truth = [(planted[row.key], place) for place, row in enumerate(quantities) if row.key in planted]
         if truth:
-            axes.plot(*zip(*truth, strict=True), "D", color=style.GREEN, markersize=5, label="planted", zorder=1)
+            values, places = [value for value, _ in truth], [place for _, place in truth]
+            axes.plot(values, places, "D", color=style.GREEN, markersize=7, fillstyle="none", label="planted")
+        for place, row in enumerate(quantities):
+            if row.cap is not None:
+                color = style.VERMILION if row.saturated else style.GREY
+                cap = f"cap log {row.n:,} = {row.cap:.1f}"
+                axes.text(1.01, place, cap, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=color)
         axes.axvline(0, color=style.INK, linewidth=1)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -175,4 +178,4 @@ def draw(path: Path, quantities: Sequence[Quantity], planted: Mapping[str, float
         axes.invert_yaxis()
         axes.set_xlabel("nats, with 95 % intervals over patients")
         axes.set_title(f"Information between modalities, {split} split")
-        figure.legend(loc="outside lower center", ncols=4)
+        figure.legend(loc="outside lower center", ncols=3)
