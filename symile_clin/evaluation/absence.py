@@ -36,8 +36,8 @@ class StandIns:
 
     Attributes:
         placeholders: by modality that the model has one for, its learned placeholder, (d,) float32.
-        reference: every other modality's embeddings of the same r training samples, each (r, d) float32, so that
-            several absent modalities keep what they have in common.
+        reference: by modality that it has none for, the embeddings of the same r training samples, each (r, d) float32,
+            so that several absent modalities keep what they have in common.
         scale: exp of the model's learned log scale: log-odds per unit of score.
     """
 
@@ -60,26 +60,26 @@ class StandIns:
 def stand_ins(
     *,
     model: MultimodalEncoder,
+    names: Sequence[str],
     cohort: Cohort,
     modalities: Mapping[str, Modality],
-    target: str,
     batch_size: int,
     device: torch.device | str,
 ) -> StandIns:
     """A model's placeholders, and the embeddings of `REFERENCE_SAMPLES` training samples for what has none.
 
-    The samples are drawn, without replacement, from those of the cohort's train split that have every modality without
-    placeholder; all of them, if there are fewer.
+    The samples are drawn, without replacement, from those of the cohort's train split that have every such
+    modality; all of them, if there are fewer.
 
     Args:
-        target: the modality that is retrieved, for which nothing stands.
+        names: the modalities that queries may lack.
 
     Raises:
         CohortError: no training sample has all those modalities.
         TrainingError: an embedding is not finite.
     """
     with torch.inference_mode():
-        learned = {name: model.placeholder(name) for name in modalities if name != target}
+        learned = {name: model.placeholder(name) for name in names}
     placeholders = {name: one.float().cpu().numpy() for name, one in learned.items() if one is not None}
     without = [name for name in learned if name not in placeholders]
     reference = {}

@@ -57,16 +57,14 @@ def validate(
     for name, here in encoded.present.items():
         if name not in model.placeholders:
             complete &= here
-    absent = None
-    if not complete.all():
-        absent = stand_ins(
-            model=model,
-            cohort=dataset.cohort,
-            modalities=dataset.modalities,
-            target=target,
-            batch_size=batch_size,
-            device=device,
-        )
+    absent = stand_ins(
+        model=model,
+        names=[name for name, here in encoded.present.items() if name != target and not here.all()],
+        cohort=dataset.cohort,
+        modalities=dataset.modalities,
+        batch_size=batch_size,
+        device=device,
+    )
     scores = score_lists(
         objective, encoded.embeddings, dataset.rows, candidates, target, present=encoded.present, stand_ins=absent
     )

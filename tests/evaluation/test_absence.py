@@ -214,7 +214,7 @@ def test_a_collapsed_model_stays_at_chance_when_something_is_absent() -> None:
 
 def of_model(model: Fixed, cohort: Cohort) -> StandIns:
     return stand_ins(
-        model=cast(MultimodalEncoder, model), cohort=cohort, modalities=modalities(), target="blue",
+        model=cast(MultimodalEncoder, model), names=["red", "green"], cohort=cohort, modalities=modalities(),
         batch_size=5, device="cpu",
     )  # fmt: skip
 
