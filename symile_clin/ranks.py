@@ -1,18 +1,24 @@
 """This process among those that train one model together: its place, and what they exchange.
 
 Contract of every exchange, so that N processes give the loss and the gradients of one: each process computes its share
-of the loss, the shares add up to the loss, and gradients of parameters are summed over processes, never averaged.
+of the loss, the shares add up to the loss, and gradients are summed over processes, never averaged.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
+from symile_clin.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,10 @@ class Ranks:
         return slice(int(ends[self.rank]) - self.sizes(n)[self.rank], int(ends[self.rank]))
 
     def gather(self, tensor: Tensor, n: int) -> Tensor:
-        """All processes' rows, in order, with gradient: each gets the sum of all processes' gradients of its own rows.
+        """All processes' rows, in order, without gradient.
+
+        The gradient of this process's rows is `sum(gradient)[mine(n)]`, where each process has the gradient of its
+        share of the loss. It is not taken inside autograd: processes whose graphs differ would wait for each other.
 
         Args:
             tensor: (rows, ...) of this process, `sizes(n)[rank]` of them.
@@ -52,7 +61,7 @@ class Ranks:
             (n, ...).
         """
         if self.size == 1:
-            return tensor
+            return tensor.detach()
         from symile_clin.exchange import gather
 
         return gather(tensor, self, n)
@@ -60,7 +69,7 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over processes, without gradient; the same bits on each."""
         if self.size == 1:
-            return tensor
+            return tensor.detach()
         from symile_clin.exchange import reduced
 
         return reduced(tensor, "sum")
@@ -68,11 +77,37 @@ class Ranks:
     def max(self, tensor: Tensor) -> Tensor:
         """The largest over processes, elementwise, without gradient."""
         if self.size == 1:
-            return tensor
+            return tensor.detach()
         from symile_clin.exchange import reduced
 
         return reduced(tensor, "max")
 
+    def first(self, find: Callable[[], Found]) -> Found:
+        """What the first process finds, on every process; the others do not look. An error is raised on all of them."""
+        if self.size == 1:
+            return find()
+        from symile_clin.exchange import from_first
+
+        return from_first(find, self)
+
 
 #: A process on its own.
 ALONE: Final = Ranks()
+
+
+def launched() -> Ranks:
+    """This process's place among those that torchrun started; `ALONE` if nothing did.
+
+    Raises:
+        ConfigError: the environment tells of several processes, and not how they find each other.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) <= 1:
+        return ALONE
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {size} but {', '.join(missing)} is not set",
+            remedy="Start several processes with torchrun (docs/scaling.md), or unset WORLD_SIZE",
+        )
+    return Ranks(rank=int(os.environ["RANK"]), size=int(size))

@@ -41,6 +41,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.row)
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples `start` to `stop`, as views."""
+        if start <= 0 and stop >= len(self):
+            return self
+        rows = {}
+        for name, here in self.present.items():
+            before = int(here[:start].sum())
+            rows[name] = slice(before, before + int(here[start:stop].sum()))
+        return Batch(
+            arrays={name: {key: one[rows[name]] for key, one in own.items()} for name, own in self.arrays.items()},
+            draws={name: one[rows[name]] for name, one in self.draws.items()},
+            present={name: here[start:stop] for name, here in self.present.items()},
+            row=self.row[start:stop],
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; copies from pinned memory do not wait."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

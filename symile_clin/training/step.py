@@ -1,9 +1,16 @@
-"""One optimisation step: forward, loss, backward, clip, update."""
+"""One optimisation step: forward, loss, backward, clip, update.
+
+The loss is taken on embeddings that are cut off from the encoders' graph, and their gradient is handed to the encoders
+afterwards. So it does not matter where they come from: other processes, or chunks that are encoded once more for their
+gradient (gradient caching: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup", RepL4NLP 2021, arXiv 2101.06983).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +21,7 @@ from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.ranks import Ranks
 from symile_clin.rng import seed_of
+from symile_clin.training.distributed import sum_gradients
 
 #: Rows of a bad batch that an error shows.
 ROWS_SHOWN = 10
@@ -35,7 +43,7 @@ def optimisation_step(
     autocast: torch.dtype | None,
     clip_norm: float | None,
 ) -> float:
-    """Update the model and the objective on one batch.
+    """Update the model and the objective on one batch; on all processes alike.
 
     Only the encoders run in `autocast`'s type: products of k embeddings and their exponentials need float32.
 
@@ -50,26 +58,66 @@ def optimisation_step(
         clip_norm: largest norm of the gradient; None does not clip.
 
     Returns:
-        The batch's loss, in nats.
+        The whole batch's loss, in nats.
 
     Raises:
         TrainingError: loss or gradient is not finite; nothing was updated.
+        WorkerError: another process has ended.
     """
-    device = model.logit_scale.device.type
-    torch.manual_seed(seed_of(seed, "dropout", step))
-    generator = torch.Generator().manual_seed(seed_of(seed, "negatives", step))
-    with torch.autocast(device, dtype=autocast, enabled=autocast is not None):
-        embeddings = model(prepare(batch), batch.present)
-    embeddings = {name: embedding.float() for name, embedding in embeddings.items()}
-    loss = objective.loss(embeddings, model.scale, present=batch.present, generator=generator)
     optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    norm = _clip([*model.parameters(), *objective.parameters()], clip_norm)
-    value = float(loss.detach())
-    if not (math.isfinite(value) and math.isfinite(norm)):
-        raise _not_finite(value, norm, batch, place)
+    chunk = embed_chunk or len(batch)
+    parts = [batch.part(start, start + chunk) for start in range(0, len(batch), chunk)]
+
+    def encode(number: int) -> dict[str, Tensor]:
+        """The same numbers each time: every part of every process has a stream of dropout of its own."""
+        own = () if ranks.is_first and number == 0 else (ranks.rank, number)
+        torch.manual_seed(seed_of(seed, "dropout", step, *own))
+        # Entered anew: until it is left, autocast keeps the weights it has cast, a first pass those without gradient.
+        with torch.autocast(model.logit_scale.device.type, dtype=autocast, enabled=autocast is not None):
+            embeddings = model(prepare(parts[number]), parts[number].present)
+        return {name: embedding.to(model.logit_scale.dtype) for name, embedding in embeddings.items()}
+
+    if len(parts) == 1:
+        encoded = [encode(0)]
+    else:
+        with torch.no_grad(), _unchanged_buffers(model):
+            encoded = [encode(number) for number in range(len(parts))]
+    whole = {
+        name: ranks.gather(torch.cat([one[name].detach() for one in encoded]), size).requires_grad_()
+        for name in encoded[0]
+    }
+    present = {name: ranks.gather(here, size) for name, here in batch.present.items()}
+    generator = torch.Generator().manual_seed(seed_of(seed, "negatives", step))
+    share = objective.share_of_loss(whole, model.scale, ranks=ranks, present=present, generator=generator)
+    loss = float(ranks.sum(share))
+    if not math.isfinite(loss):
+        raise _not_finite(f"the loss is {loss}", _bad_rows(ranks.gather(batch.row, size), whole), place)
+    torch.autograd.backward(share)
+    gradients = {
+        name: torch.split(ranks.sum(torch.zeros_like(one) if one.grad is None else one.grad)[ranks.mine(size)], chunk)
+        for name, one in whole.items()
+    }
+    for number in range(len(parts)):
+        embeddings = encoded[0] if len(parts) == 1 else encode(number)
+        trained = {name: embedding for name, embedding in embeddings.items() if embedding.requires_grad}
+        if trained:
+            torch.autograd.backward(list(trained.values()), [gradients[name][number] for name in trained])
+    parameters = [*model.parameters(), *objective.parameters()]
+    sum_gradients(parameters, ranks)
+    norm = _clip(parameters, clip_norm)
+    if not math.isfinite(norm):
+        raise _not_finite(f"the gradient's norm is {norm}", ranks.gather(batch.row, size), place)
     optimizer.step()
-    return value
+    return loss
+
+
+@contextmanager
+def _unchanged_buffers(model: MultimodalEncoder) -> Iterator[None]:
+    """Running statistics that a first pass updates are put back: the second one updates them again."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    yield
+    for buffer, before in zip(model.buffers(), kept, strict=True):
+        buffer.copy_(before)
 
 
 def _clip(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> float:
@@ -80,10 +128,14 @@ def _clip(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> float:
     return float(norm)
 
 
-def _not_finite(loss: float, norm: float, batch: Batch, place: str) -> TrainingError:
-    what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-    rows = batch.row.tolist()
-    shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", ..." if len(rows) > ROWS_SHOWN else "")
+def _bad_rows(rows: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
+    """Rows with an embedding that is not finite; all, if it is the loss's own doing."""
+    bad = torch.stack([~embedding.isfinite().all(dim=1) for embedding in embeddings.values()]).any(dim=0)
+    return rows[bad] if bool(bad.any()) else rows
+
+
+def _not_finite(what: str, rows: Tensor, place: str) -> TrainingError:
+    shown = ", ".join(map(str, rows[:ROWS_SHOWN].tolist())) + (", ..." if len(rows) > ROWS_SHOWN else "")
     return TrainingError(
         f"{what} at {place} (rows {shown})",
         remedy="Lower training.lr, set training.clip_norm, or look at these rows of the cohort; "

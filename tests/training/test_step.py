@@ -81,17 +81,25 @@ def test_a_second_step_forgets_the_first_gradient() -> None:
     torch.testing.assert_close(before - _weights(model), gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_names_place_and_rows_and_changes_nothing() -> None:
+def test_a_loss_that_is_not_finite_names_place_and_bad_rows_and_changes_nothing() -> None:
     model, batch = _model(), _batch(12)
     batch.arrays["b"]["vector"][3, 1] = float("nan")
+    batch.arrays["c"]["vector"][10, 0] = float("inf")
     before = _weights(model)
+    with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 7 \(rows 103, 110\)"):
+        _step(model, batch)
+    assert torch.equal(_weights(model), before)
+
+
+def test_a_loss_that_overflows_by_itself_names_rows_of_the_batch() -> None:
+    model, batch = _model(), _batch(12)
+    with torch.no_grad():
+        model.logit_scale.fill_(1e4)
     with pytest.raises(TrainingError) as caught:
         _step(model, batch)
-    text = str(caught.value)
-    assert "the loss is nan at epoch 2, step 7 (rows 100, 101, " in text
-    assert "109, ...)" in text
-    assert "110" not in text
-    assert torch.equal(_weights(model), before)
+    assert "(rows 100, 101, " in str(caught.value)
+    assert "109, ...)" in str(caught.value)
+    assert "110" not in str(caught.value)
 
 
 class BadGradient(torch.autograd.Function):
