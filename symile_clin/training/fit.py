@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from symile_clin import files
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.dataset import CohortDataset, training_loader
 from symile_clin.data.order import TrainingOrder
-from symile_clin.errors import ConfigError, MismatchError, StoppedError
+from symile_clin.errors import ConfigError, MismatchError, StoppedError, TrainingError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.progress import Progress
@@ -165,7 +166,9 @@ def fit(
         progress.track("training", steps) as advance,
         closing(batch for batch in loader) as batches,
     ):
-        advance(state.step)
+        if resume:
+            progress.say(f"Going on after step {state.step:,} of {steps:,}.")
+            advance(state.step)
         while state.epoch < epochs and not state.has_stalled(patience):
             epoch = state.epoch + 1
             model.train()
@@ -216,6 +219,11 @@ def fit(
                 batch_size=batch_size,
                 device=device,
             )
+            if not math.isfinite(found.loss):
+                raise TrainingError(
+                    f"the validation loss is {found.loss} after epoch {epoch}",
+                    remedy="Lower training.lr or set training.clip_norm",
+                )
             metrics |= {"val/loss": found.loss, f"val/{target}/recall_at_1": found.recall_at_1}
             is_best = state.epoch == 0 or _merit(metrics, target, select_by) > _merit(state.best, target, select_by)
             state.close_epoch(metrics, is_best=is_best)
