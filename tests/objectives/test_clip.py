@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from symile_clin.objectives import PairwiseClip
 from tests.objectives.oracles import embeddings, slow_pairwise_clip
+from tests.objectives.rival_oracles import every_pattern, slow_clip
+from tests.objectives.xor import xor_accuracy
 
 SCALE = torch.tensor(0.7, dtype=torch.float64)
 
@@ -66,3 +68,37 @@ def test_both_normalisations_start_with_the_same_logits() -> None:
     ]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=0)
     assert math.exp(PairwiseClip().initial_logit_scale(64, 3)) == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_every_pattern_of_absence_equals_the_loop(k: int) -> None:
+    tensors = embeddings(k, n=2**k + 5, d=3)
+    present = every_pattern(tensors)
+    slow = slow_clip(tensors, {name: here.tolist() for name, here in present.items()}, 0.7)
+    mean, total = (PairwiseClip(reduction).loss(tensors, SCALE, present=present) for reduction in ("mean", "sum"))
+    assert float(mean.detach()) == pytest.approx(slow, abs=1e-12)
+    assert float(total.detach()) == pytest.approx(k * (k - 1) / 2 * slow, abs=1e-12)
+
+
+def test_what_stands_where_a_modality_is_absent_does_not_matter() -> None:
+    tensors = embeddings(3, n=12, d=5)
+    present = every_pattern(tensors)
+    loss = PairwiseClip().loss(tensors, SCALE, present=present)
+    queries, candidates = {name: tensors[name] for name in ("m1", "m2")}, torch.ones(2, 5, dtype=torch.float64)
+    score = PairwiseClip().score(queries, candidates, target="m0", present=present)
+    for row in range(12):
+        known = sum(float(tensors[name][row].sum().detach()) for name in queries if present[name][row])
+        assert score[row].tolist() == pytest.approx([known, known])
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor[~present[name]] = torch.nan
+    again = PairwiseClip().loss(tensors, SCALE, present=present)
+    torch.testing.assert_close(again, loss)
+    for gradient in torch.autograd.grad(again, list(tensors.values())):
+        assert gradient.isfinite().all()
+    torch.testing.assert_close(PairwiseClip().score(queries, candidates, target="m0", present=present), score)
+
+
+def test_it_is_blind_to_synergy_that_no_pair_shows() -> None:
+    # a sum of a function of (a, c) and one of (b, c) is right for three of the four (a, b) at most
+    assert xor_accuracy(PairwiseClip()) < 1
