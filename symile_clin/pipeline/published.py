@@ -25,7 +25,7 @@ SCALE: Final = "logit_scale"
 NEGATIVES: Final = {"n": "permuted", "n_squared": "exhaustive"}
 #: Objectives of the published code as ours are configured; its CLIP sums the losses of the pairs.
 OBJECTIVES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "symile": {"name": "symile", "normalization": "layernorm"},
+    "symile": {"name": "symile", "normalization": "layernorm", "precision": "fp32"},
     "clip": {"name": "clip", "normalization": "layernorm", "reduction": "sum"},
 }
 #: Our weights files have the model under this name, beside the objective.
