@@ -38,7 +38,7 @@ class Gram(Objective):
 
     Args:
         anchor: the modality that is the anchor; the paper has one (text). None takes each in turn and the mean of them.
-        label_smoothing: of both cross-entropies; the paper's equations have none, its code 0.1.
+        label_smoothing: of both cross-entropies; the authors' code has 0.1.
     """
 
     name: ClassVar[str] = "gram"
