@@ -119,13 +119,13 @@ def train_xor(
                 clip_norm=None,
             )
             if (step + 1) % order.steps == 0:
-                found = _loss(model, loss, validation, batch_size=batch_size, seed=seed)
-                if found < best_loss:
-                    best_loss, best_epoch, best = found, draw.epoch + 1, copy.deepcopy(both.state_dict())
+                loss_now = _loss(model, loss, validation, batch_size=batch_size, seed=seed)
+                if loss_now < best_loss:
+                    best_loss, best_epoch, best = loss_now, draw.epoch + 1, copy.deepcopy(both.state_dict())
         both.load_state_dict(best)
         complete = draw_samples(test, **shape, missing=0.0, split="test")
-        correct = _correct(model, loss, complete, bits=bits, target=target)
-    return Trained(best_epoch=best_epoch, val_loss=best_loss, scale=float(model.scale.detach()), correct=correct)
+        found = correct(model, loss, complete, bits=bits, target=target)
+    return Trained(best_epoch=best_epoch, val_loss=best_loss, scale=float(model.scale.detach()), correct=found)
 
 
 @torch.inference_mode()
@@ -142,7 +142,7 @@ def _loss(model: MultimodalEncoder, objective: Objective, samples: XorSamples, *
 
 
 @torch.inference_mode()
-def _correct(
+def correct(
     model: MultimodalEncoder, objective: Objective, samples: XorSamples, *, bits: int, target: str
 ) -> NDArray[np.float64]:
     """(n,) probability that the target's own vector is first among all vectors, in float64."""
