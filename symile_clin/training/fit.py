@@ -28,6 +28,7 @@ from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
 from symile_clin.training.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
 from symile_clin.training.device import MemoryFormat, Precision, autocast_type, put_on_device, reproducible
+from symile_clin.training.distributed import check_divisible, copy_from_first, with_shared_statistics
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
 from symile_clin.training.state import TrainingState
 from symile_clin.training.step import optimisation_step
@@ -118,9 +119,11 @@ def fit(
         stop: asked after each step and epoch.
 
     Raises:
-        ConfigError: too few samples or too small batches to contrast, or a precision the device lacks.
+        ConfigError: too few samples or too small batches to contrast, or to give every process one; a precision, or a
+            BatchNorm over processes, that the device lacks.
         TrainingError: a loss, gradient or embedding that is not finite.
         StoppedError: `stop` asked for it; checkpoints/last is of the step it was asked after.
+        WorkerError: another process has ended.
         DiskError: a checkpoint could not be written.
         NotFoundError, MismatchError: no checkpoint to go on from, or one of another run.
     """
@@ -130,6 +133,8 @@ def fit(
             expected=f"at least 2 samples and training.batch_size of at least {SMALLEST_BATCH}",
         )
     began = time.monotonic()
+    if sync_batchnorm:
+        model = with_shared_statistics(model, ranks, device=device, embed_chunk=embed_chunk)
     put_on_device(model, device=device, memory_format=memory_format, compile=compile)
     objective.to(device)
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
@@ -138,9 +143,11 @@ def fit(
     state = TrainingState()
     if resume:
         state = load_checkpoint(last, model=model, objective=objective, optimizer=optimizer)
+    copy_from_first([*model.state_dict().values(), *objective.state_dict().values()], ranks)
     order = TrainingOrder(
         rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs, skip=state.step, ranks=ranks
     )
+    check_divisible(ranks, smallest=order.size(order.steps - 1))
     steps = epochs * order.steps
     if not state.epoch * order.steps <= state.step <= min((state.epoch + 1) * order.steps, steps):
         raise MismatchError(f"{last} is of a run with other steps", remedy="Use the settings and cohort it began with")
@@ -210,6 +217,7 @@ def fit(
                 "train/scale": float(model.scale.detach()),
                 "train/data_wait": waited / (time.monotonic() - epoch_started),
             }
+            copy_from_first(model.buffers(), ranks)  # one model is judged and kept: with the first's running statistics
             found = validate(
                 model=model,
                 objective=objective,
@@ -218,6 +226,7 @@ def fit(
                 target=target,
                 batch_size=batch_size,
                 device=device,
+                ranks=ranks,
             )
             if not math.isfinite(found.loss):
                 raise TrainingError(

@@ -17,6 +17,7 @@ from symile_clin.evaluation.embed import Embedded, embed
 from symile_clin.evaluation.retrieval import rank, score_lists
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
+from symile_clin.ranks import Ranks
 from symile_clin.rng import seed_of, stream
 
 #: Not the run's seed: all runs on a cohort are validated on the same batches and negatives.
@@ -45,14 +46,19 @@ def validate(
     target: str,
     batch_size: int,
     device: torch.device,
+    ranks: Ranks,
 ) -> Validation:
-    """Encode the validation split once, in float32, and judge it.
+    """Encode the validation split once, in float32, and judge it; every process finds the same.
+
+    Args:
+        batch_size: of encoding, and of the loss's negatives.
+        ranks: processes that share out the encoding and the loss.
 
     Raises:
         CohortError: fewer than two samples have all that the model needs.
         TrainingError: an embedding or score is not finite.
     """
-    encoded = embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
+    encoded = _encoded(model, dataset, batch_size=batch_size, device=device, ranks=ranks)
     complete = np.ones(len(dataset), dtype=np.bool_)
     for name, here in encoded.present.items():
         if name not in model.placeholders:
@@ -65,12 +71,31 @@ def validate(
         batch_size=batch_size,
         device=device,
     )
-    scores = score_lists(
-        objective, encoded.embeddings, dataset.rows, candidates, target, present=encoded.present, stand_ins=absent
-    )
+
+    def recall_at_1() -> float:
+        scores = score_lists(
+            objective, encoded.embeddings, dataset.rows, candidates, target, present=encoded.present, stand_ins=absent
+        )
+        return float(rank(scores).recall_at(1).mean())
+
     return Validation(
-        loss=_loss(model, objective, encoded, complete, batch_size=batch_size, device=device),
-        recall_at_1=float(rank(scores).recall_at(1).mean()),
+        loss=_loss(model, objective, encoded, complete, batch_size=batch_size, device=device, ranks=ranks),
+        recall_at_1=ranks.first(recall_at_1),
+    )
+
+
+def _encoded(
+    model: MultimodalEncoder, dataset: CohortDataset, *, batch_size: int, device: torch.device, ranks: Ranks
+) -> Embedded:
+    """All of the split, each process having encoded its part."""
+    n = len(dataset)
+    if n < ranks.size:
+        return embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
+    part = CohortDataset(dataset.cohort, dataset.modalities, dataset.rows[ranks.mine(n)])
+    own = embed(model=model, dataset=part, batch_size=batch_size, device=device)
+    return Embedded(
+        embeddings={name: ranks.gather(torch.from_numpy(rows), n).numpy() for name, rows in own.embeddings.items()},
+        present={name: ranks.gather(torch.from_numpy(rows), n).numpy() for name, rows in own.present.items()},
     )
 
 
@@ -82,6 +107,7 @@ def _loss(
     *,
     batch_size: int,
     device: torch.device,
+    ranks: Ranks,
 ) -> float:
     """Mean over `complete` samples: what another lacks, the model has no embedding for."""
     order = stream(VALIDATION_SEED, "validation order").permutation(len(complete))
@@ -97,5 +123,6 @@ def _loss(
         for batch in np.array_split(order, math.ceil(len(order) / batch_size)):
             tensors = {name: torch.from_numpy(array[batch]).to(device) for name, array in encoded.embeddings.items()}
             here = {name: torch.from_numpy(array[batch]).to(device) for name, array in encoded.present.items()}
-            total += len(batch) * float(objective.loss(tensors, model.scale, present=here, generator=generator))
+            share = objective.share_of_loss(tensors, model.scale, ranks=ranks, present=here, generator=generator)
+            total += len(batch) * float(ranks.sum(share))
     return total / len(order)
