@@ -108,7 +108,7 @@ ESTIMATORS: Final[Mapping[str, Estimator]] = {
     "nwj": Estimator(
         bound="lower",
         why="holds for every function without a cap; its variance grows with the exponential of the information",
-        source="Nguyen, Wainwright, Jordan 2010, section II; Poole et al. 2019, section 2.2",
+        source="Nguyen, Wainwright, Jordan 2010; Poole et al. 2019, section 2.2",
         value=nwj,
         loss=lambda scores: -nwj(scores),
         build=SeparableCritic,
