@@ -3,10 +3,10 @@
     python scripts/bench_objectives.py            # against PyPI symile, and memory at the paper's batch: some minutes
     python scripts/bench_objectives.py --large    # also n = 2048 at d = 1024: 8 minutes more on 2 idle cores
 
-Rivals take turns in one process with as many threads. On a machine that does other things, too, CPU seconds of one
-thread (`--threads 1`) are the fair comparison: threads that wait for each other wait for those, as well. Extra memory is the high-water mark of a
-process of its own (VmHWM of /proc/self/status) less its resident size with the embeddings in memory; gradients count.
-On a CUDA device the loss is timed against the matrix products it is made of, alone.
+Rivals take turns in one process with as many threads. Where other work goes on, too, CPU seconds of one thread
+(`--threads 1`) are the fair comparison: of several, each waits for whichever the others keep waiting. Extra memory is
+the high-water mark of a process of its own (VmHWM of /proc/self/status) less its resident size with the embeddings in
+memory; gradients count. On a CUDA device the loss is timed against the matrix products it is made of, alone.
 """
 
 from __future__ import annotations
