@@ -35,7 +35,13 @@ def _run(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Call one pipeline function and show its result."""
     from symile_clin import pipeline
     from symile_clin.progress import Console, Quiet
+    from symile_clin.ranks import launched
 
+    ranks = launched()
+    if ranks.size > 1 and command != "train":
+        raise click.UsageError("only `train` runs in several processes: start this command without torchrun.")
+    if not ranks.is_first:
+        as_json, quiet = False, True
     result: Result = getattr(pipeline, command)(progress=Quiet() if quiet else Console(), **arguments)
     if as_json:
         click.echo(json.dumps(result.record(), allow_nan=False))
@@ -346,7 +352,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Abort:
         return _fail("Interrupted.", 130)
     except click.UsageError as error:
-        error.show()
+        if os.environ.get("RANK", "0") == "0":  # the others of a launcher's processes would say the same
+            error.show()
         return 2
     except click.ClickException as error:
         error.show()

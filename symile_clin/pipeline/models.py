@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,7 @@ from symile_clin.modalities.base import Modality
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.objectives.registry import build_objective
+from symile_clin.ranks import ALONE, Ranks
 from symile_clin.rng import seed_of
 
 
@@ -51,14 +53,14 @@ def build_model(
     return model, objective
 
 
-def choose_device(device: str) -> torch.device:
-    """The device that a name means; "auto" is CUDA where there is any.
+def choose_device(device: str, ranks: Ranks = ALONE) -> torch.device:
+    """The device that a name means; "auto" is CUDA where there is any. Of several processes each has a CUDA device.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or none left for this process.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -71,4 +73,17 @@ def choose_device(device: str) -> torch.device:
         raise ConfigError(
             f"there is no {device!r} here", expected=f"one of the {torch.cuda.device_count()} devices from cuda:0 on"
         )
-    return chosen
+    if ranks.size == 1 or chosen.type == "cpu":
+        return chosen
+    if ":" in device:
+        raise ConfigError(
+            f"--device {device} would give all processes one device", remedy="Use --device cuda: each takes its own"
+        )
+    own = int(os.environ["LOCAL_RANK"])
+    if own >= torch.cuda.device_count():
+        raise ConfigError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices, and process {own} here needs one of its own",
+            remedy="Start at most so many with torchrun's --nproc-per-node",
+        )
+    torch.cuda.set_device(own)
+    return torch.device("cuda", own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from symile_clin.pipeline.published import start_from, weights_of
 from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run, signature
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.pipeline.unfinished import Unfinished, begin, find_unfinished, open_unfinished, unfinished
-from symile_clin.progress import Progress
-from symile_clin.ranks import ALONE
+from symile_clin.progress import Progress, Quiet
+from symile_clin.ranks import Ranks
 from symile_clin.schema import (
     COHORTS_ROOT,
     CONFIG,
@@ -34,6 +35,7 @@ from symile_clin.schema import (
     present_column,
 )
 from symile_clin.tracking import Tracker
+from symile_clin.training.distributed import check_same, joined
 from symile_clin.training.fit import FitResult, fit
 from symile_clin.training.stopping import Stop, noted_signals
 
@@ -83,7 +85,7 @@ def train(
     allow_remote_tracking: bool = False,
     progress: Progress,
 ) -> TrainResult:
-    """Train one model.
+    """Train one model; in every process that torchrun started, one together. The first writes, tracks and speaks.
 
     Args:
         preset: a config's name or file; None takes the one that the cohort's spec names.
@@ -94,7 +96,7 @@ def train(
         resume: go on with the run called `name`, or with the one that was cut short last, instead of starting one. Its
             settings are its own; `cohort` only says where its cohort is now.
         overrides: `key=value` settings that win over the preset.
-        device: "auto", "cpu", "cuda", "cuda:1", ...
+        device: "auto", "cpu", "cuda", "cuda:1", ...; several processes take a CUDA device each.
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: also send patient-level artefacts of real patients.
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
@@ -106,20 +108,46 @@ def train(
         StoppedError: SIGTERM, SIGINT or SIGUSR1 came; the run can go on.
         DiskError: a checkpoint could not be written; the run can go on from the one before.
         BusyError: another process trains that run.
-        MismatchError: the run that is to go on began with another cohort or other settings.
+        MismatchError: the run that is to go on began with another cohort or other settings, or processes with different
+            ones.
+        WorkerError: another process has ended.
     """
-    root = Path(RUNS_ROOT)
-    tracking: dict[str, Any] = {
-        "tracking_uri": tracking_uri,
-        "log_patient_level": log_patient_level,
-        "allow_remote_tracking": allow_remote_tracking,
-    }
-    if resume:
+    with joined() as ranks:
+        shared: dict[str, Any] = {
+            "cohort": cohort,
+            "device": device,
+            "ranks": ranks,
+            "tracking_uri": tracking_uri if ranks.is_first else None,
+            "log_patient_level": log_patient_level,
+            "allow_remote_tracking": allow_remote_tracking,
+            "progress": progress if ranks.is_first else Quiet(),
+        }
+        if not resume:
+            return _start(
+                preset=preset, objective=objective, init_from=init_from, name=name, overrides=overrides, **shared
+            )
         if preset or objective or init_from or overrides:
             raise ConfigError(
                 "--resume goes on with a run's own settings", remedy="Leave out PRESET, --objective, --init-from, --set"
             )
-        return _resume(find_unfinished(root, name), cohort=cohort, device=device, progress=progress, **tracking)
+        return _resume(ranks.first(lambda: find_unfinished(Path(RUNS_ROOT), name)), **shared)
+
+
+def _start(
+    *,
+    preset: str | None,
+    cohort: Path | None,
+    objective: str | None,
+    init_from: Path | None,
+    name: str | None,
+    overrides: Sequence[str],
+    device: str,
+    ranks: Ranks,
+    progress: Progress,
+    **tracking: Any,
+) -> TrainResult:
+    """Begin a run, or take an equal one that has finished."""
+    root = Path(RUNS_ROOT)
     opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
     if opened.tables_only:
         raise CohortError(
@@ -133,10 +161,11 @@ def train(
     config = with_placeholders(config, lacking=_lacking(opened, modalities))
     if init_from is not None:
         config = config.model_copy(update={"init_from": weights_of(init_from)})
-    chosen = choose_device(device)
-    done = _equal_run(root, name, config, opened)
+    chosen = choose_device(device, ranks)
+    done = ranks.first(lambda: _equal_run(root, name, config, opened))
     if done is not None:
-        done.touch()
+        if ranks.is_first:
+            done.touch()
         progress.say(
             f"Run {done.path} has these settings and this cohort already: nothing to train (--name trains anew)."
         )
@@ -145,20 +174,29 @@ def train(
         if open_unfinished(path).is_equal(config, opened):
             progress.say(f"Run {path} has these settings, too, and has not finished: --resume goes on with that one.")
 
-    directory = new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}")
+    directory = ranks.first(lambda: new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}"))
     progress.say(
         f"Training {config.objective['name']} with preset {config.preset}, seed {config.seed}, on cohort {opened.path} "
-        f"({len(opened.rows('train')):,} train samples), device {chosen}."
+        f"({len(opened.rows('train')):,} train samples), "
+        f"device {chosen}{f', {ranks.size} processes' if ranks.size > 1 else ''}."
     )
-    with files.lock(directory.with_name(f".{directory.name}.lock")):
-        begun = begin(directory, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ALONE.size)
-        return _train(begun, config, opened, modalities, device=chosen, is_new=True, progress=progress, **tracking)
+    with files.lock(directory.with_name(f".{directory.name}.lock")) if ranks.is_first else nullcontext():
+        begun = ranks.first(
+            lambda: begin(
+                directory, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ranks.size
+            )
+        )
+        return _train(
+            begun, config, opened, modalities, device=chosen, ranks=ranks, is_new=True, progress=progress, **tracking
+        )
 
 
-def _resume(path: Path, *, cohort: Path | None, device: str, progress: Progress, **tracking: Any) -> TrainResult:
+def _resume(
+    path: Path, *, cohort: Path | None, device: str, ranks: Ranks, progress: Progress, **tracking: Any
+) -> TrainResult:
     """Go on with the run in `path`."""
-    with files.lock(path.with_name(f".{path.name}.lock")):
-        if files.read_manifest(path) is not None:
+    with files.lock(path.with_name(f".{path.name}.lock")) if ranks.is_first else nullcontext():
+        if ranks.first(lambda: files.read_manifest(path)) is not None:
             run = open_run(path.parent, path.name)
             progress.say(f"Run {run.path} has finished: there is nothing to go on with.")
             return _result(run, Path(run.manifest["cohort"]["path"]), skipped=True)
@@ -166,10 +204,12 @@ def _resume(path: Path, *, cohort: Path | None, device: str, progress: Progress,
         opened = begun.cohort(cohort)
         modalities = modalities_of(opened.spec)
         config = resolve_config(begun.config, source=str(path / CONFIG), modalities=modalities)
-        chosen = choose_device(begun.started["machine"]["device"] if device == "auto" else device)
-        begun.check(chosen, processes=ALONE.size, progress=progress)
+        chosen = choose_device(begun.started["machine"]["device"] if device == "auto" else device, ranks)
+        begun.check(chosen, processes=ranks.size, progress=progress)
         progress.say(f"Going on with run {path}, on cohort {opened.path}, device {chosen}.")
-        return _train(begun, config, opened, modalities, device=chosen, is_new=False, progress=progress, **tracking)
+        return _train(
+            begun, config, opened, modalities, device=chosen, ranks=ranks, is_new=False, progress=progress, **tracking
+        )
 
 
 def _train(
@@ -179,6 +219,7 @@ def _train(
     modalities: Mapping[str, Modality],
     *,
     device: torch.device,
+    ranks: Ranks,
     is_new: bool,
     tracking_uri: str | None,
     log_patient_level: bool,
@@ -187,6 +228,11 @@ def _train(
 ) -> TrainResult:
     """Train from the start or the last checkpoint to the end, and write the manifest."""
     directory = begun.path
+    check_same(
+        ranks,
+        "cohort, settings or kind of device",
+        (cohort.hash, files.digest(config.model_dump(mode="json")), device.type),
+    )
     tracker = open_tracker(
         tracking_uri,
         kind="train",
@@ -206,18 +252,39 @@ def _train(
     try:
         with noted_signals(progress) as stop:
             result = _fit(
-                begun, config, cohort, modalities, device=device, stop=stop, tracker=tracker, progress=progress
+                begun,
+                config,
+                cohort,
+                modalities,
+                device=device,
+                ranks=ranks,
+                stop=stop,
+                tracker=tracker,
+                progress=progress,
             )
     except BaseException as error:
         tracker.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt | SystemExit) else "FAILED")
         go_on = f"`symile-clin train --resume --name {directory.name}`"
         if isinstance(error, StoppedError):
             raise StoppedError(error.found, signal=error.signal, remedy=f"Go on with {go_on}") from None
-        if is_new and not begun.has_checkpoint:
+        if is_new and ranks.is_first and not begun.has_checkpoint:
             shutil.rmtree(directory, ignore_errors=True)  # nothing in it is worth keeping
         elif begun.has_checkpoint and not isinstance(error, TrainingError):  # that would only come again
             progress.say(f"Run {directory} is kept as it was at its last checkpoint: {go_on} goes on with it.")
         raise
+    return ranks.first(lambda: _finish(begun, cohort, modalities, device=device, result=result, tracker=tracker))
+
+
+def _finish(
+    begun: Unfinished,
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    *,
+    device: torch.device,
+    result: FitResult,
+    tracker: Tracker,
+) -> TrainResult:
+    directory = begun.path
     files.write_manifest(
         directory,
         stage="run",
@@ -245,11 +312,12 @@ def _fit(
     modalities: Mapping[str, Modality],
     *,
     device: torch.device,
+    ranks: Ranks,
     stop: Stop,
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
-    resume, start = begun.has_checkpoint, begun.init_from
+    resume, start = ranks.first(lambda: begun.has_checkpoint), begun.init_from
     model, objective = build_model(config, modalities, pretrained=start is None and not resume)
     if start is not None and not resume:
         if weights_of(start) != config.init_from:
@@ -267,7 +335,7 @@ def _fit(
         stop=stop,
         seed=config.seed,
         device=device,
-        ranks=ALONE,
+        ranks=ranks,
         tracker=tracker,
         progress=progress,
         **config.training.model_dump(),
