@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from symile_clin.evaluation.retrieval import rank, score_lists
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives import PairwiseClip, Symile
 from symile_clin.objectives.base import Objective
+from symile_clin.objectives.registry import OBJECTIVES, build_objective
 from tests.evaluation.small_cohort import Collapsed, Fixed, ReadsSynergy, modalities, small_cohort
 from tests.evaluation.test_retrieval import lists_of
 
@@ -107,6 +109,23 @@ def test_a_marginalised_score_equals_the_loop(
     assert len(patterns) >= 2 ** min(len(queries), 2)  # nothing, some and all absent
     expected = by_loops(score, encoded, lists, absent, queries)
     np.testing.assert_allclose(scored(objective, encoded, lists, absent), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_is_marginalised_by_its_own_score(name: str) -> None:
+    """One query, one candidate and one training sample at a time, in float64."""
+    torch.manual_seed(0)
+    encoded, lists, absent = problem(8)
+    objective = build_objective(name, {}, dim=9, modalities=("red", "green", "blue"))
+    single = copy.deepcopy(objective).double().eval()
+
+    def score(vectors: list[list[float]], target: list[float]) -> float:
+        queries = {key: torch.tensor([one]).double() for key, one in zip(("red", "green"), vectors, strict=True)}
+        with torch.no_grad():
+            return float(single.score(queries, torch.tensor([target]).double(), target="blue"))
+
+    expected = by_loops(score, encoded, lists, absent, ["red", "green"])
+    np.testing.assert_allclose(scored(objective, encoded, lists, absent), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_scale_decides_between_the_mean_and_the_best() -> None:

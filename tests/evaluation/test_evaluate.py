@@ -15,7 +15,7 @@ from torch import nn
 from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
-from symile_clin.evaluation.gallery import choose_examples
+from symile_clin.evaluation.gallery import choose_examples, gallery
 from symile_clin.evaluation.retrieval import rank
 from symile_clin.model import MultimodalEncoder
 from symile_clin.progress import Quiet
@@ -181,3 +181,24 @@ def test_the_gallery_does_not_put_the_truth_first_among_equals(cohort: Cohort) -
     assert 0.01 < np.mean(first) < 0.25
     assert {example.place for example in examples} == {"ranked 1 of 10, level with 9"}
     assert all(sum(found.is_true for found in example.top) <= 1 for example in examples)
+
+
+def test_the_gallery_says_where_a_query_modality_is_absent(tmp_path: Path) -> None:
+    cohort = small_cohort(tmp_path / "cohort", lacking={"red": list(range(60))})
+    lists = cohort.candidates("test")
+    scores = np.zeros(lists.candidate_rows.shape)
+    examples = choose_examples(
+        cohort=cohort,
+        modalities=modalities(),
+        lists=lists,
+        scores=scores,
+        ranks=rank(scores),
+        target="blue",
+        count=120,
+        rng=np.random.default_rng(0),
+    )
+    assert sum(example.query["red"] is None for example in examples) == 60
+    assert all(example.query["green"] is not None for example in examples)
+    absent = next(number for number, example in enumerate(examples) if example.query["red"] is None)
+    gallery(tmp_path / "gallery.png", examples=examples[absent : absent + 3], target="blue")
+    assert imread(tmp_path / "gallery.png")[:, :, :3].std() > 0.02
