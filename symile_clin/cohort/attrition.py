@@ -52,6 +52,11 @@ class Attrition:
         self._samples: pd.DataFrame | None = None
 
     @property
+    def possible(self) -> int:
+        """Index events; each is counted once, also where it made several samples."""
+        return len(self.index) - self._further
+
+    @property
     def samples(self) -> pd.DataFrame:
         """Rows of the index that are still in, in its order."""
         if self._samples is None:
@@ -111,7 +116,7 @@ class Attrition:
         several samples, those beyond the first are a row with a minus: they came.
         """
         subjects = self.index[SUBJECT_ID].to_numpy()
-        rows = [(INDEX_STEP, "", len(subjects) - self._further, len(np.unique(subjects)))]
+        rows = [(INDEX_STEP, "", self.possible, len(np.unique(subjects)))]
         for number, (step, reason) in enumerate(self._exits, start=1):
             if number == self._further_exit and self._further:
                 rows.append((step, reason, -self._further, self._further_of))

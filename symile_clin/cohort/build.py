@@ -12,7 +12,8 @@ import pandas as pd
 from symile_clin.cohort.answers import Answers
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.choose import NO_EVENT, OF, Chooser, Chosen
-from symile_clin.cohort.index import index_events
+from symile_clin.cohort.index import FURTHER_COLUMN, index_events
+from symile_clin.cohort.linking import further_keys, key_column, link
 from symile_clin.cohort.opening import open_work
 from symile_clin.cohort.reading import Shards, read_chosen
 from symile_clin.cohort.spec import CohortSpec, RequireSpec
@@ -20,6 +21,7 @@ from symile_clin.cohort.ties import tied_values
 from symile_clin.cohort.workers import Mapper
 from symile_clin.errors import CohortError
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import Linked
 from symile_clin.progress import Progress
 from symile_clin.schema import INDEX_TIME, SAMPLE_ID, present_column
 from symile_clin.sources.catalog import Catalog
@@ -61,7 +63,8 @@ def assemble(
 ) -> Assembled:
     """Find the samples of a cohort and read their files.
 
-    Three passes, each over what the ones before left, in the spec's order with the required modalities first: which
+    Modalities that are linked by a key come after the windows, or after the files if the key is one of those. Otherwise
+    three passes, each over what the ones before left, in the spec's order with the required modalities first: which
     samples have an event in the window (tables only), which have a valid one (files are opened, one by one down the
     ranks), and what is in the chosen files. So no file is opened for a sample that could not qualify anyway.
 
@@ -75,15 +78,18 @@ def assemble(
         SourceError: a table is not there or not what its format says.
         CohortError: no sample is left; the message shows where they went.
     """
-    index = index_events(catalog, spec.index)
+    index = index_events(catalog, spec.index, further=further_keys(modalities))
     attrition = Attrition(index)
-    attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
+    if spec.index.time is not None:
+        attrition.leave("index time", dict.fromkeys(index.loc[index[INDEX_TIME].isna(), SAMPLE_ID], NO_INDEX_TIME))
     _refuse_empty(attrition)
     choosers: dict[str, Chooser] = {}
     chosen: dict[str, Chosen] = {}
     found: dict[str, Collection[str]] = {}
     # what makes the samples comes first, then what narrows them
     order = sorted(modalities, key=lambda name: (name != spec.sampled, name not in spec.require.all))
+    linked = {name: one for name in order if isinstance(one := modalities[name], Linked)}
+    order = [name for name in order if name not in linked]
     for name in order:
         choosers[name] = Chooser(
             modalities[name],
@@ -105,13 +111,22 @@ def assemble(
         if name in spec.require.all:
             _leave_without(attrition, name, found[name])
             progress.say(f"  {name}: {len(attrition.samples):,} samples have one in the window.")
+    late: list[Linked] = []  # by a column of another modality, which is known only once that has been read
+    for name, one in linked.items():
+        if key_column(one, index.columns) is None:
+            late.append(one)
+            found[name] = attrition.samples[SAMPLE_ID]
+        else:
+            chosen[name] = _link(one, attrition.samples, spec.require, attrition, progress)
+            found[name] = chosen[name].events[SAMPLE_ID]
     _leave_few(attrition, spec.require, found)
     for name in order:
         chosen[name] = choosers[name].first(attrition.samples)
         if name in spec.require.all:
             attrition.leave(name, chosen[name].reasons)
             _refuse_empty(attrition)
-    _leave_few(attrition, spec.require, {name: one.events[SAMPLE_ID] for name, one in chosen.items()})
+    has = {name: one.events[SAMPLE_ID] for name, one in chosen.items()}
+    _leave_few(attrition, spec.require, found | has)
     shards: dict[str, Shards] = {}
     open_work(work)
     for name, modality in modalities.items():
@@ -133,8 +148,16 @@ def assemble(
         if name in spec.require.all:
             attrition.leave(f"{name} file", chosen[name].reasons)
             _refuse_empty(attrition)
-        _leave_few(attrition, spec.require, {name: one.events[SAMPLE_ID] for name, one in chosen.items()})
+        has = {name: one.events[SAMPLE_ID] for name, one in chosen.items()}
+        _leave_few(attrition, spec.require, found | has)
+    for one in late:
+        samples = attrition.samples.reset_index(drop=True)
+        for name in order:
+            samples = _with_columns(samples, modalities[name], chosen[name].events)
+        chosen[one.name] = _link(one, samples, spec.require, attrition, progress)
+    _leave_few(attrition, spec.require, {name: one.events[SAMPLE_ID] for name, one in chosen.items()})
     samples = attrition.samples.reset_index(drop=True)
+    samples = samples[[column for column in samples.columns if not column.startswith(FURTHER_COLUMN)]]
     for name, modality in modalities.items():
         samples = _with_columns(samples, modality, chosen[name].events)
     return Assembled(
@@ -143,8 +166,24 @@ def assemble(
         shards=shards,
         chosen={name: one.events for name, one in chosen.items()},
         attrition=attrition,
-        ties=tied_values({name: (modalities[name], choosers[name], chosen[name].events) for name in modalities}),
+        ties=tied_values({name: (modalities[name], choosers[name], chosen[name].events) for name in order}),
     )
+
+
+def _link(
+    modality: Linked, samples: pd.DataFrame, require: RequireSpec, attrition: Attrition, progress: Progress
+) -> Chosen:
+    """What samples have of a modality by its key; without it they leave, if they need it."""
+    column = key_column(modality, samples.columns)
+    if column is None:
+        raise ValueError(f"no sample has a column {modality.key}")
+    chosen = link(modality, samples, column, attrition)
+    files = ", ".join(str(path) for path in modality.paths)
+    progress.say(f"  {modality.name}: {len(chosen.events):,} of {len(samples):,} samples have one in {files}.")
+    if modality.name in require.all:
+        attrition.leave(modality.name, chosen.reasons)
+        _refuse_empty(attrition)
+    return chosen
 
 
 def _with_columns(samples: pd.DataFrame, modality: Modality, events: pd.DataFrame) -> pd.DataFrame:

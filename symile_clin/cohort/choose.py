@@ -69,6 +69,8 @@ class Chooser:
         events = modality.events(catalog)
         events = events.filter(events.eligible).drop("eligible", "ineligible_reason")
         window = spec.window
+        if window is None or spec.take is None:
+            raise ValueError(f"'{modality.name}' has no window")
         ranked = rank_events(
             index_table(catalog, samples),
             events,

@@ -10,16 +10,17 @@ import pandas as pd
 
 from symile_clin.cohort.attrition import Refused
 from symile_clin.cohort.choose import index_table
+from symile_clin.cohort.linking import IN_COHORT, count_linked
 from symile_clin.cohort.spec import WindowSpec
 from symile_clin.cohort.window import inside
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import Linked
 from symile_clin.schema import EVENT_ID, INDEX_TIME, KEY, SAMPLE_ID
 from symile_clin.sources.catalog import Catalog
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-IN_COHORT: Final = "in the cohort"
 NOT_CHOSEN: Final = "in a window, another was chosen"
 SAMPLE_LEFT: Final = "in a window, its sample left"
 OUTSIDE: Final = "outside every window"
@@ -27,7 +28,7 @@ OUTSIDE: Final = "outside every window"
 
 def count_events(
     modality: Modality,
-    window: WindowSpec,
+    window: WindowSpec | None,
     *,
     catalog: Catalog,
     index: pd.DataFrame,
@@ -41,6 +42,7 @@ def count_events(
     cohort, refused, in a window of a sample of the cohort, in a window of any index event, outside every window.
 
     Args:
+        window: None for a linked modality, whose events no window may take.
         index: every index event.
         samples: those of the final cohort.
         chosen: the events that samples take; those of other samples are passed over.
@@ -49,6 +51,10 @@ def count_events(
     Returns:
         modality, reason, events.
     """
+    if isinstance(modality, Linked):
+        return count_linked(modality, samples=samples, chosen=chosen, refused=refused)
+    if window is None:
+        raise ValueError(f"'{modality.name}' has no window")
     everything = modality.events(catalog)
     counts: dict[str, int] = {}
     by_reason = (

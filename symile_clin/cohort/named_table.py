@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,13 +39,17 @@ def named_path(index: IndexSpec) -> Path | None:
     return path
 
 
-def read_named(index: IndexSpec) -> pd.DataFrame:
+def read_named(index: IndexSpec, *, further: Sequence[str] = ()) -> pd.DataFrame:
     """Read an index table.
 
-    Its columns are subject_id, the two that `index` names, and hadm_id if it has one; others are passed over.
+    Its columns are subject_id, those that `index` names, and hadm_id if it has one; others are passed over. A table
+    without times stands alone, and may do without subject_id: each sample is then its own subject.
+
+    Args:
+        further: columns beside these that are read, as text or whole numbers.
 
     Returns:
-        sample_id, subject_id, hadm_id (Int64), index_time; one row each, in the file's order.
+        sample_id, subject_id, hadm_id (Int64), index_time, and `further`; one row each, in the file's order.
 
     Raises:
         ConfigError: there is no such file.
@@ -52,22 +58,25 @@ def read_named(index: IndexSpec) -> pd.DataFrame:
     path = named_path(index)
     if path is None or index.id is None:
         raise ValueError("this index is of no named table")
-    numbers = path.suffix == ".parquet" and _is_integer(path, index.id)
-    columns: dict[str, ColumnType] = {
-        SUBJECT_ID: "int", index.id: "int" if numbers else "text", index.time: "time", HADM_ID: "int",
-    }  # fmt: skip
+    alone = index.time is None
+    columns: dict[str, ColumnType] = {SUBJECT_ID: "int", HADM_ID: "int"}
+    columns |= {name: "int" if _is_integer(path, name) else "text" for name in (index.id, *further)}
+    if index.time is not None:
+        columns[index.time] = "time"
     spec = TableSpec(
         name=NAME,
         source=NAME,
         path=path.name,
         columns=columns,
         key=(index.id,),
-        optional=frozenset({HADM_ID} - {index.id}),
+        optional=frozenset({HADM_ID, *([SUBJECT_ID] if alone else [])} - {index.id, *further}),
     )
     with tempfile.TemporaryDirectory() as folder:
         typed = Path(folder) / "index.parquet"
         convert(spec, path, typed)
         rows = pq.read_table(typed).to_pandas(integer_object_nulls=True)
+    if alone and rows[SUBJECT_ID].isna().all():
+        rows[SUBJECT_ID] = np.arange(1, len(rows) + 1)
     incomplete = int((rows[SUBJECT_ID].isna() | rows[index.id].isna() | (rows[index.id] == "")).sum())
     if incomplete:
         raise SourceError(f"{path} has {incomplete:,} rows without {SUBJECT_ID} or {index.id}", expected="both in each")
@@ -76,7 +85,8 @@ def read_named(index: IndexSpec) -> pd.DataFrame:
             SAMPLE_ID: rows[index.id].astype(str).astype(object),
             SUBJECT_ID: rows[SUBJECT_ID].astype("int64"),
             HADM_ID: pd.array(rows[HADM_ID].tolist(), dtype="Int64"),
-            INDEX_TIME: rows[index.time].astype("datetime64[us]"),
+            INDEX_TIME: pd.Series(pd.NaT if alone else rows[index.time], index=rows.index).astype("datetime64[us]"),
+            **{name: rows[name] for name in further},
         }
     )
     if found[SAMPLE_ID].duplicated().any():
@@ -89,6 +99,8 @@ def read_named(index: IndexSpec) -> pd.DataFrame:
 
 def _is_integer(path: Path, column: str) -> bool:
     """Whether a Parquet file keeps a column as integers; what else is wrong with it shows when it is read."""
+    if path.suffix != ".parquet":
+        return False
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -13,18 +11,21 @@ from pydantic import (
     NonNegativeInt,
     PlainSerializer,
     SerializeAsAny,
-    StringConstraints,
     model_validator,
 )
 
+from symile_clin.cohort.quantities import Duration, Name, Share
 from symile_clin.modalities.base import Modality, RoomOptions
+from symile_clin.modalities.linked import Linked
 from symile_clin.schema import (
     ADMISSION_TYPE,
     AGE_BAND,
     ANCHOR_YEAR_GROUP,
     GENDER,
+    HADM_ID,
     RACE,
     SAMPLE_COLUMNS,
+    SAMPLE_ID,
     SUBJECT_ID,
     present_column,
 )
@@ -42,7 +43,6 @@ from symile_clin.strict import (
 Take = Literal["earliest", "latest", "nearest", "all"]
 OnUnreadable = Literal["drop", "next"]
 SplitRule = Literal["subject", "admission_then_drop", "anchor_year_group"]
-_UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 #: Events that make samples, each with the times that windows may be measured from; a named table has its own.
 INDEX_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "admission": ("admittime", "dischtime", "deathtime", "edregtime", "edouttime"),
@@ -51,54 +51,10 @@ INDEX_EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 #: What samples can be alike in, beside their modalities' columns.
 INDEX_GROUPS: Final = (GENDER, AGE_BAND, RACE, ADMISSION_TYPE, ANCHOR_YEAR_GROUP)
+#: Columns of every sample by which a modality can be linked to it.
+INDEX_KEYS: Final = (SAMPLE_ID, SUBJECT_ID, HADM_ID)
 #: Keys of a modality that are not its room's own.
 _MODALITY_KEYS: Final = ("room", "window", "take")
-
-
-def _parse_duration(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"(-?)(\d{1,6})([dhms])", str(value))
-    if match is None or isinstance(value, bool):
-        raise ValueError("not a duration; write a whole number of days, hours, minutes or seconds, such as 3d or -24h")
-    sign, number, unit = match.groups()
-    return timedelta(seconds=int(number) * _UNITS[unit]) * (-1 if sign else 1)
-
-
-def _write_duration(value: timedelta) -> str:
-    seconds = round(value.total_seconds())
-    unit = next(name for name in "hms" if seconds % _UNITS[name] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
-
-
-Duration = Annotated[timedelta, BeforeValidator(_parse_duration), PlainSerializer(_write_duration, return_type=str)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-
-
-def _parse_size(value: object) -> int | float | Literal["rest"]:
-    if value == "rest":
-        return "rest"
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if isinstance(value, float) and 0 < value < 1:
-        return value
-    raise ValueError("not a size; write a count of samples, a share between 0 and 1, or rest")
-
-
-#: A count of samples, a share of them, or what the other splits leave.
-Size = Annotated[int | float | Literal["rest"], BeforeValidator(_parse_size)]
-
-
-def _parse_share(value: object) -> object:
-    if isinstance(value, list | tuple):
-        if not value or not all(isinstance(group, str) for group in value) or len(set(value)) < len(value):
-            raise ValueError("not a list of anchor_year_groups, such as ['2008 - 2010', '2011 - 2013']")
-        return tuple(value)
-    return _parse_size(value)
-
-
-#: What a split gets: a size, or the anchor_year_groups that it takes.
-Share = Annotated[int | float | Literal["rest"] | tuple[str, ...], BeforeValidator(_parse_share)]
 
 
 class IndexSpec(Strict):
@@ -106,13 +62,14 @@ class IndexSpec(Strict):
 
     Attributes:
         event: "admission", "icu_stay", or "table" for a table that the user names.
-        time: a column of that table.
+        time: a column of that table. A named table may do without: it then stands alone, no table of MIMIC is read
+            for its samples, and no modality has a window.
         path: of the named table: CSV, gzipped CSV or Parquet; a relative one starts at the working directory.
         id: column of the named table that identifies its events.
     """
 
     event: str
-    time: str
+    time: str | None = None
     path: str | None = None
     id: str | None = None
 
@@ -132,6 +89,8 @@ class IndexSpec(Strict):
             return self
         if named != (None, None):
             raise ValueError(f"'path' and 'id' are keys of event 'table', not of '{self.event}'")
+        if self.time is None:
+            raise ValueError(f"'time' is missing; it is one of {', '.join(times)}")
         if self.time not in times:
             raise ValueError(f"unknown time '{self.time}' of {self.event} ({nearest(self.time, times)})")
         return self
@@ -153,11 +112,15 @@ class WindowSpec(Strict):
 
 
 class ModalitySpec(Strict):
-    """One modality: its room, its window, which event of the window is taken, and the room's own options."""
+    """One modality: its room, its window, which event of the window is taken, and the room's own options.
+
+    Attributes:
+        window, take: None where a key links samples to the modality.
+    """
 
     room: str
-    window: WindowSpec
-    take: Take
+    window: WindowSpec | None = None
+    take: Take | None = None
     options: SerializeAsAny[RoomOptions]
 
 
@@ -298,6 +261,13 @@ class CohortSpec(Strict):
             raise ValueError(f"each sample has an event of '{every[0]}', which takes all: list it in require")
         return self
 
+    @model_validator(mode="after")
+    def _windows_have_a_start(self) -> CohortSpec:
+        windowed = [name for name, one in self.modalities.items() if one.window is not None]
+        if self.index.time is None and windowed:
+            raise ValueError(f"'index.time' is missing, from which the window of '{windowed[0]}' is measured")
+        return self
+
     @property
     def sampled(self) -> str | None:
         """The modality of which every event makes a sample; None if index events do."""
@@ -320,10 +290,17 @@ def load_spec(source: str, overrides: Sequence[str], rooms: Mapping[str, type[Mo
 
     Raises:
         NotFoundError: no such spec.
-        ConfigError: every problem of the spec, each with the nearest valid name.
+        ConfigError: every problem of the spec, each with the nearest valid name; or files that it names are not there.
+        SourceError: files that it names are not what they should be.
     """
     path = find_preset("cohorts", source)
-    return parse_spec(apply_overrides(load_yaml(path), overrides), rooms, source=f"cohort spec {path.name}")
+    spec = parse_spec(apply_overrides(load_yaml(path), overrides), rooms, source=f"cohort spec {path.name}")
+    modalities = {}
+    for name, one in spec.modalities.items():
+        room = rooms[one.room]
+        options = room.completed(name, one.options) if issubclass(room, Linked) else one.options
+        modalities[name] = one.model_copy(update={"options": options})
+    return spec.model_copy(update={"modalities": modalities})
 
 
 def parse_spec(raw: Mapping[str, Any], rooms: Mapping[str, type[Modality]], *, source: str) -> CohortSpec:
@@ -350,6 +327,7 @@ def parse_spec(raw: Mapping[str, Any], rooms: Mapping[str, type[Modality]], *, s
             owners[column] = f"'{name}'"
         if modality.keyed and spec.modalities[name].take == "all":
             found.append(f"'modalities.{name}.take': all needs one event per sample, and {name} has one per item")
+    found += _key_problems(spec, rooms)
     groups = [*INDEX_GROUPS, *(column for column in owners if column not in SAMPLE_COLUMNS)]
     found += [
         f"'splits.stratify': no column '{column}' ({nearest(column, groups)})"
@@ -359,6 +337,17 @@ def parse_spec(raw: Mapping[str, Any], rooms: Mapping[str, type[Modality]], *, s
     if found:
         raise_problems(found, source=source)
     return spec
+
+
+def _key_problems(spec: CohortSpec, rooms: Mapping[str, type[Modality]]) -> list[str]:
+    """Keys that no sample has; a named table's columns show when it is read."""
+    modalities = spec.make_modalities(rooms).values()
+    known = [*INDEX_KEYS, *(column for one in modalities if not isinstance(one, Linked) for column in one.columns)]
+    return [
+        f"'modalities.{one.name}.key': no column '{one.key}' ({nearest(one.key, known)})"
+        for one in modalities
+        if isinstance(one, Linked) and one.key not in known and spec.index.event != "table"
+    ]
 
 
 def _split_modality(name: str, values: Any, rooms: Mapping[str, type[Modality]], found: list[str]) -> Any:
@@ -374,6 +363,12 @@ def _split_modality(name: str, values: Any, rooms: Mapping[str, type[Modality]],
         key = "room" if "room" in values else "name without a 'room'"
         found.append(f"'{at}': unknown {key} '{generic['room']}' ({nearest(str(generic['room']), rooms)})")
         return generic
+    linked = issubclass(room, Linked)
+    for key in ("window", "take"):
+        if linked and key in values:
+            found.append(f"'{at}.{key}': leave it out, {generic['room']} are found by 'key' and not in a window")
+        elif not linked and key not in values:
+            found.append(f"'{at}.{key}' is missing")
     own = {str(key): value for key, value in values.items() if key not in _MODALITY_KEYS}
     for key in [key for key in own if key not in room.Options.model_fields]:
         del own[key]

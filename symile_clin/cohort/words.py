@@ -25,14 +25,17 @@ def in_words(spec: CohortSpec) -> list[str]:
     plain = spec.resolved()
     index = plain["index"]
     extra = _others(index, "index")
-    lines = [f"Every {index['event']} may be a sample; windows are measured from its {index['time']}{extra}."]
+    measured = f"; windows are measured from its {index['time']}" if "time" in index else ""
+    of = "row of the index table" if index["event"] == "table" and not measured else index["event"]
+    lines = [f"Every {of} may be a sample{measured}{extra}."]
     required, at_least = _required(plain["require"])
     width = max(len(name) for name in plain["modalities"])
     for name, one in plain["modalities"].items():
         need = "required" if name in required else "optional"
         chosen = spec.modalities[name].options.model_dump(mode="json", exclude_unset=True)
         options = "".join(f"; {key} {_value(value)}" for key, value in chosen.items())
-        lines.append(f"  {name:<{width}}  {one['take']} in {interval(one['window'])}, {need}{options}")
+        found = f"{one['take']} in {interval(one['window'])}" if "window" in one else "by its key"
+        lines.append(f"  {name:<{width}}  {found}, {need}{options}")
     if at_least:
         lines.append(f"A sample has at least {at_least} of them.")
     unreadable = "the next event of its window is taken" if spec.on_unreadable == "next" else "its sample is dropped"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from symile_clin import files
 from symile_clin.cohort.reading import Shards
 from symile_clin.data.candidates import CandidateLists, draw_candidates, draw_matched, write_candidates
 from symile_clin.data.inputs import write_inputs
-from symile_clin.data.join import join_shards, link_shards, one_part, sha256_of
+from symile_clin.data.join import join_shards, link_shards, one_part, sha256_of, stored_sha256
 from symile_clin.data.splits import Drawn, check_disjoint
+from symile_clin.data.store import StoredArray
 from symile_clin.data.strata import complete, strata
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import Linked
 from symile_clin.rng import stream
 from symile_clin.schema import (
     AGE_BAND,
@@ -128,6 +131,8 @@ def prepare(
         for array, values in fitted.items():
             values[absent] = 0
             entries[name][array] = _write_array(np.ascontiguousarray(values), folder / f"{array}.npy")
+        if isinstance(modality, Linked):
+            entries[name] |= _write_linked(modality, samples, state, folder)
     modality_columns = [column for column in samples.columns if column not in SAMPLE_COLUMNS]
     samples = samples[[*SAMPLE_COLUMNS, *modality_columns]]
     with files.atomic(directory / SAMPLES) as temporary:
@@ -206,6 +211,19 @@ def _write_lists(
                 write_candidates(folder / f"{split}{suffix}.parquet", lists)
                 digests.append(hash_lists(lists))
     return digests, queries
+
+
+def _write_linked(
+    modality: Linked, samples: pd.DataFrame, state: Mapping[str, Any], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Let a modality write its own arrays; the manifest's entries."""
+    entries: dict[str, dict[str, Any]] = {}
+    for array, spec in modality.arrays.items():
+        shape = (len(samples), *spec.shape)
+        files.require_space(folder, math.prod(shape) * np.dtype(spec.dtype).itemsize)
+        entries[array] = one_part(np.dtype(spec.dtype), shape, f"{array}.npy", "")
+    modality.write_arrays(samples, state, folder)
+    return {array: {**entry, "sha256": stored_sha256(StoredArray(folder, entry))} for array, entry in entries.items()}
 
 
 def _write_array(values: NDArray[Any], target: Path) -> dict[str, Any]:

@@ -141,35 +141,48 @@ def draw_admission_then_drop(samples: pd.DataFrame, *, train: Size, val: Size, s
     return result
 
 
-def given_splits(samples: pd.DataFrame, path: Path) -> Drawn:
-    """The splits that a CSV or Parquet file gives admissions, in columns hadm_id and split.
+def given_splits(samples: pd.DataFrame, path: Path, *, id_column: str | None = None) -> Drawn:
+    """The splits that a CSV or Parquet file gives samples or admissions, in a column split.
+
+    Whose they are says a column sample_id or, where there is none, one called as the index table's ids, or hadm_id.
+
+    Args:
+        id_column: of the index table that the user names.
 
     Raises:
-        ConfigError: no such file, a column missing, another word than train, val or test, or an admission twice.
+        ConfigError: no such file, a column missing, another word than train, val or test, or a sample or admission
+            twice.
         CohortError: a split would be empty.
     """
     if not path.is_file():
         raise ConfigError(f"no file {path}", expected="the splits that 'splits.from' names")
     try:
-        given = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        text = {name: str for name in (SAMPLE_ID, id_column) if name not in (None, HADM_ID)}
+        given = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=text)
     except Exception as error:  # pandas and pyarrow raise many kinds for a file that is neither
         raise ConfigError(f"{path} cannot be read: {type(error).__name__}", expected="CSV or Parquet") from None
-    if not {HADM_ID, SPLIT} <= set(given.columns):
-        raise ConfigError(f"{path} has columns {', '.join(map(str, given.columns))}", expected=f"{HADM_ID} and {SPLIT}")
+    keys = [name for name in (SAMPLE_ID, id_column, HADM_ID) if name is not None]
+    key = next((name for name in keys if name in given.columns), None)
+    if key is None or SPLIT not in given.columns:
+        raise ConfigError(
+            f"{path} has columns {', '.join(map(str, given.columns))}", expected=f"{SPLIT}, and {' or '.join(keys)}"
+        )
     unknown = sorted(set(given[SPLIT].astype(str)) - set(SPLITS))
     if unknown:
         raise ConfigError(f"{path} has a split '{unknown[0]}'", expected=", ".join(SPLITS))
-    if not pd.api.types.is_integer_dtype(given[HADM_ID]):
+    if key == HADM_ID and not pd.api.types.is_integer_dtype(given[HADM_ID]):
         raise ConfigError(f"{path} has a {HADM_ID} that is no whole number", expected="one admission a row")
-    if given[HADM_ID].duplicated().any():
-        raise ConfigError(f"{path} gives an admission more than one row", expected="one row each")
-    split_of = dict(zip(given[HADM_ID], given[SPLIT], strict=True))
-    pairs = zip(samples[SAMPLE_ID], samples[HADM_ID], strict=True)
-    result: Drawn = {sample: split_of[hadm] for sample, hadm in pairs if hadm in split_of}
+    whose = given[key] if key == HADM_ID else given[key].astype(str)
+    if whose.duplicated().any():
+        what = "an admission" if key == HADM_ID else "a sample"
+        raise ConfigError(f"{path} gives {what} more than one row", expected="one row each")
+    split_of = dict(zip(whose, given[SPLIT], strict=True))
+    pairs = zip(samples[SAMPLE_ID], samples[HADM_ID if key == HADM_ID else SAMPLE_ID], strict=True)
+    result: Drawn = {sample: split_of[own] for sample, own in pairs if own in split_of}
     empty = [split for split in SPLITS if split not in result.values()]
     if empty:
         raise CohortError(
-            f"{path} leaves {', '.join(empty)} empty: it names the admissions of {len(result):,} of the cohort's "
+            f"{path} leaves {', '.join(empty)} empty: it names {len(result):,} of the cohort's "
             f"{len(samples):,} samples",
             expected="at least one sample in each split",
             remedy="Check that the file is of this cohort",

@@ -33,7 +33,7 @@ def split_table(samples: pd.DataFrame) -> pd.DataFrame:
             "samples": len(part),
             "subjects": part[SUBJECT_ID].nunique(),
             **{f"sex {sex}": int((part[GENDER] == sex).sum()) for sex in sorted(samples[GENDER].dropna().unique())},
-            "median age": float(part[AGE].median()),
+            **({"median age": float(part[AGE].median())} if samples[AGE].notna().any() else {}),
         }
         for name, part in parts
     ]

@@ -111,6 +111,9 @@ class Tables(Protocol):
     def table(self, name: str) -> ir.Table:
         """The table's used columns, typed; absent optional ones are null."""
 
+    def rows(self, frame: pd.DataFrame) -> ir.Table:
+        """A frame as a table."""
+
 
 @dataclass(frozen=True)
 class SyntheticAdmission:

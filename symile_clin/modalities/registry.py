@@ -8,11 +8,12 @@ from typing import Any
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.cxr import CXR
 from symile_clin.modalities.ecg import ECG
+from symile_clin.modalities.features import Features
 from symile_clin.modalities.labs import Labs
 from symile_clin.modalities.released import ReleasedForm
 from symile_clin.strict import validate
 
-ROOMS: Mapping[str, type[Modality]] = {room.room: room for room in (CXR, ECG, Labs)}
+ROOMS: Mapping[str, type[Modality]] = {room.room: room for room in (CXR, ECG, Labs, Features)}
 #: Keys of a spec's modality that belong to every room and are not among its options.
 SHARED_KEYS = frozenset({"room", "window", "take"})
 

@@ -250,7 +250,7 @@ def _build(
             workers=pool,
             progress=progress,
         )
-        split_of = _draw_splits(spec.splits, assembled.samples)
+        split_of = _draw_splits(spec.splits, assembled.samples, spec.index.id)
         prepared = prepare(
             directory,
             samples=assembled.samples,
@@ -260,7 +260,7 @@ def _build(
             target=spec.candidates.target,
             candidates=spec.candidates.n,
             seed=spec.candidates.seed,
-            matched=spec.candidates.matched,
+            matched=spec.candidates.matched and spec.index.time is not None,  # else nothing is known to match in
             join=engine.name != "pyspark",  # what tasks wrote stays where it is
         )
         attrition = assembled.attrition
@@ -322,9 +322,9 @@ def _synthetic_sources(given: Mapping[str, Path], workers: int | None, progress:
     return {source: tree / folder for source, folder in DIRECTORIES.items() if (tree / folder).is_dir()}
 
 
-def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame) -> splits.Drawn:
+def _draw_splits(spec: SplitsSpec, samples: pd.DataFrame, id_column: str | None) -> splits.Drawn:
     if spec.given is not None:
-        return splits.given_splits(samples, Path(spec.given))
+        return splits.given_splits(samples, Path(spec.given), id_column=id_column)
     if spec.groups:
         return splits.draw_by_anchor_year_group(samples, **spec.groups)
     if spec.by == "subject":

@@ -116,6 +116,7 @@ def estimate(
     kept: frozenset[str],
     opened: Mapping[str, Opened],
     index_rows: int,
+    alone: bool = False,
     synthetic: bool,
     workers: int,
     engine_bytes: int,
@@ -128,15 +129,18 @@ def estimate(
         kept: tables whose typed copy is there already.
         opened: what a sample of each modality's files took; modalities whose files are out of reach are not in it.
         index_rows: index events.
+        alone: they are of a table of the user's, and no window narrows them.
         synthetic: the sources are a synthetic tree, where nearly every admission qualifies.
         workers: processes that open files.
         engine_bytes: the engine's memory limit.
         unseen: tables that could not be looked at.
     """
-    share = 1.0 if synthetic else PAPER_SHARE
+    share = 1.0 if synthetic or alone else PAPER_SHARE
     samples = math.ceil(index_rows * share)
     assumption = (
-        f"as if each of {index_rows:,} index events qualified: the tree is synthetic"
+        f"as if each of {index_rows:,} rows of the index table qualified"
+        if alone
+        else f"as if each of {index_rows:,} index events qualified: the tree is synthetic"
         if synthetic
         else f"{share:.1%} of {index_rows:,} index events, as in the paper's cohort; another spec keeps another share"
     )

@@ -12,6 +12,7 @@ from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec
 from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import Linked
 from symile_clin.pipeline.engines import DUCKDB, Engine
 from symile_clin.schema import NOT_CHECKED
 from symile_clin.sources.inputs import require_roots, source_files
@@ -53,6 +54,11 @@ def cohort_inputs(
     """
     given, named = spec.splits.given, named_path(spec.index)
     tables = source_tables(spec, modalities)
+    linked = {
+        name: {path.as_posix(): files.sha256(path) for path in one.paths}
+        for name, one in modalities.items()
+        if isinstance(one, Linked)
+    }
     if not engine.tables_only:
         try:
             require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
@@ -64,5 +70,6 @@ def cohort_inputs(
         **({"files": NOT_CHECKED} if engine.tables_only else {}),
         "splits_sha256": files.sha256(Path(given)) if given and Path(given).is_file() else None,
         "index_sha256": None if named is None else files.sha256(named),
+        **({"linked": linked} if linked else {}),
         "version": __version__,
     }

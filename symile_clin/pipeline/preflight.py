@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from symile_clin.cohort.index import index_tables
+from symile_clin.cohort.linking import further_keys
 from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec, load_spec
 from symile_clin.errors import SourceError, SymileClinError
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import INDEX_ROW
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import DEFAULT_SPEC
 from symile_clin.pipeline.costs import estimate, size
@@ -99,7 +101,7 @@ def look(
     note = paper_note(spec.name, found.releases)
     if note:
         found.notes.append(note)
-    index_rows = _count_index(spec, found)
+    index_rows = _count_index(spec, further_keys(modalities), found)
     if index_rows is not None:
         found.cost = estimate(
             files if engine.tables_only else modalities,
@@ -107,6 +109,7 @@ def look(
             kept=found.kept,
             opened=found.opened,
             index_rows=index_rows,
+            alone=spec.index.time is None,
             synthetic=any(release.synthetic for release in found.releases.values()),
             workers=workers or found.machine.cores,
             engine_bytes=memory_bytes(engine.memory),
@@ -117,7 +120,7 @@ def look(
     return found
 
 
-def _count_index(spec: CohortSpec, found: Preflight) -> int | None:
+def _count_index(spec: CohortSpec, further: Sequence[str], found: Preflight) -> int | None:
     """How many index events there are, about; None if that cannot be told."""
     if spec.index.path is None:
         name = index_tables(spec.index)[-1 if spec.index.event == "icu_stay" else 0].name
@@ -129,8 +132,12 @@ def _count_index(spec: CohortSpec, found: Preflight) -> int | None:
         text = error.found if isinstance(error, SymileClinError) else str(error)
         found.problems.append(Problem(text, "Set 'index.path' of the spec to the table of index events"))
         return None
-    missing = [column for column in (SUBJECT_ID, spec.index.id, spec.index.time) if column not in header]
-    if missing:
+    alone = spec.index.time is None
+    wanted = [spec.index.id, *(name for name in further if name != INDEX_ROW)] + (
+        [] if alone else [SUBJECT_ID, spec.index.time]
+    )
+    missing = [column for column in wanted if column not in header]
+    if missing and path is not None:
         found.problems.append(
             Problem(f"{path} has no column {', '.join(map(str, missing))}", "Name its columns in the spec's 'index'")
         )
@@ -211,7 +218,8 @@ def _look_at_table(spec: TableSpec, root: Path, copies: ParquetCache, found: Pre
 
 def _look_for_rows(specs: Sequence[TableSpec], modalities: Mapping[str, Modality], found: Preflight) -> None:
     """Index events and events of each modality are in the first of their tables; without them there is no cohort."""
-    needed = {*(spec.name for spec in specs[:1]), *(modality.tables[0].name for modality in modalities.values())}
+    needed = {spec.name for spec in specs[:1]}
+    needed |= {table.name for modality in modalities.values() for table in modality.tables[:1]}
     for name, one in found.tables.items():
         if one.rows == 0 and name in needed:
             found.problems.append(Problem(f"{one.path} has no rows", "Download it again"))

@@ -14,6 +14,7 @@ from symile_clin.cohort.index import index_events
 from symile_clin.cohort.spec import load_spec
 from symile_clin.cohort.workers import Workers
 from symile_clin.errors import ConfigError
+from symile_clin.modalities.linked import Linked
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import DEFAULT_SPEC
 from symile_clin.pipeline.engines import EngineName, choose_engine
@@ -109,6 +110,8 @@ def cohort_sql(
         index = index_events(catalog, cohort_spec.index)
         note("index events")
         for name, modality in modalities.items():
+            if isinstance(modality, Linked):
+                continue  # found by a key in a file of the user's, which no engine sees
             chooser = Chooser(
                 modality,
                 cohort_spec.modalities[name],

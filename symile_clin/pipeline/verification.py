@@ -118,9 +118,10 @@ def verify_cohort(
         "mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_cxr_dicom": mimic_cxr_dicom, "mimic_ecg": mimic_ecg,
     }  # fmt: skip
     roots = {source: path for source, path in given.items() if path is not None}
-    if sources != bool(roots):
-        raise ConfigError("--sources and directories of sources go together", remedy="Give both, or neither")
     opened = open_cohort(cohort) if cohort else newest_cohort(Path(COHORTS_ROOT))
+    linked = opened.manifest.get("inputs", {}).get("linked")  # files that the spec itself names need no directory
+    if sources != bool(roots) and not (sources and linked):
+        raise ConfigError("--sources and directories of sources go together", remedy="Give both, or neither")
     if "files" not in opened.manifest:
         raise ConfigError(
             f"the manifest of {opened.path} lists no files", expected="a cohort of `cohort build`",
@@ -232,6 +233,11 @@ def _sources(cohort: Cohort, roots: Mapping[str, Path]) -> Iterator[Finding | No
                 yield Finding(table.name, error.found)
             else:
                 yield None if same else Finding(table.name, "this source table has changed since the build")
+    linked: Mapping[str, Mapping[str, str]] = cohort.manifest["inputs"].get("linked", {})
+    for name, of_modality in linked.items():
+        for file, digest in of_modality.items():
+            same = Path(file).is_file() and files.sha256(Path(file)) == digest
+            yield None if same else Finding(name, f"{file} is not there, or has changed since the build")
     for number, row in enumerate(read_inputs(cohort.path)):
         root = roots.get(modalities[row["modality"]].reads_from or "")
         if root is not None:

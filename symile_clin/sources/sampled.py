@@ -41,6 +41,10 @@ class SampledTables(AbstractContextManager["SampledTables"]):
         """The rows of a table."""
         return ibis.memtable(self._samples[name])
 
+    def rows(self, frame: pd.DataFrame) -> ir.Table:
+        """A frame as a table."""
+        return ibis.memtable(pa.Table.from_pandas(frame, preserve_index=False))
+
     def eligible(self, events: ir.Table) -> list[dict[str, Any]]:
         """Events that a window may take, as rooms take them: one mapping of column to value each."""
         answer: pa.Table = self._engine.to_pyarrow(events.filter(events.eligible).order_by("event_id"))

@@ -22,6 +22,7 @@ def test_a_resolved_spec_loads_to_an_equal_one(name: str) -> None:
 def test_the_default_spec_is_the_papers() -> None:
     spec = load_spec("symile_mimic", (), ROOMS)
     xray = spec.modalities["cxr"].window
+    assert xray is not None
     assert (xray.start, xray.end) == (timedelta(hours=24), timedelta(hours=72))
     assert (xray.include_start, xray.include_end) == (False, True)
     assert (spec.splits.by, spec.splits.train, spec.splits.val) == ("admission_then_drop", 10_000, 750)
@@ -32,7 +33,9 @@ def test_the_default_spec_is_the_papers() -> None:
 )
 def test_durations(text: str, hours: float) -> None:
     spec = tiny_spec(f"modalities.ecg.window.start={text}", "modalities.ecg.window.end=100h")
-    assert spec.modalities["ecg"].window.start == timedelta(hours=hours)
+    window = spec.modalities["ecg"].window
+    assert window is not None
+    assert window.start == timedelta(hours=hours)
 
 
 @pytest.mark.parametrize("text", ["24", "1.5h", "h", "1 h", "1w", "true", "--1h", "[1h]", "9999999d"])
