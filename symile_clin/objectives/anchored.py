@@ -51,9 +51,11 @@ def anchored_loss(
     here, terms = presence(embeddings, present), []
     for name in embeddings if anchor is None else [anchor]:
         for contrast in _contrasts(embeddings, here, name, keep_placeholders=keep_placeholders):
-            logits = scale * similarity(contrast.anchors, contrast.tuples)
-            positive = logits[contrast.own_anchor, contrast.own_tuple]
-            by_tuple, by_anchor = logits[contrast.own_anchor], logits[:, contrast.own_tuple]
+            by_tuple = scale * similarity(contrast.anchors[contrast.own_anchor], contrast.tuples)
+            positive = by_tuple.gather(1, contrast.own_tuple.unsqueeze(1)).squeeze(1)
+            by_anchor = by_tuple
+            if not contrast.is_whole:
+                by_anchor = scale * similarity(contrast.anchors, [one[contrast.own_tuple] for one in contrast.tuples])
             picked = (1 - label_smoothing) * positive
             spread = label_smoothing * (by_tuple.mean(dim=1) + by_anchor.mean(dim=0)) / 2
             all_of_them = (torch.logsumexp(by_tuple, dim=1) + torch.logsumexp(by_anchor, dim=0)) / 2
@@ -76,6 +78,11 @@ class _Contrast:
     tuples: Sequence[Tensor]
     own_anchor: Tensor
     own_tuple: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether rows and columns of one matrix are all that is needed: there are no other samples."""
+        return len(self.own_anchor) == len(self.anchors) == len(self.tuples[0])
 
 
 def _contrasts(
