@@ -39,3 +39,11 @@ def test_an_error_raised_in_a_worker_arrives_whole() -> None:
     assert type(arrived) is errors.CohortError
     assert str(arrived) == str(sent)
     assert arrived.remedy == "Widen the window"
+
+
+def test_a_training_that_was_stopped_leaves_as_if_the_signal_had_ended_it() -> None:
+    sent = errors.StoppedError("stopped", signal=15, remedy="Go on")
+    arrived = pickle.loads(pickle.dumps(sent))  # noqa: S301  what multiprocessing itself does
+    assert [(error.exit_code, error.signal, str(error)) for error in (sent, arrived)] == [
+        (143, 15, "stopped. Go on.")
+    ] * 2
