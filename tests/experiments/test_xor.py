@@ -126,7 +126,17 @@ def test_results_are_not_written_over(tiny: str) -> None:
 
 
 def test_the_command_prints_one_object_and_fails_in_one_line(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--no-tracking --workers 1 --set seeds=[0] --set training.epochs=1 --set p=[0.5]".split()
+    options = [
+        "--no-tracking",
+        "--workers",
+        "1",
+        "--set",
+        "seeds=[0]",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "p=[0.5]",
+    ]
     assert cli.run(["xor", tiny, "--json", "--quiet", *options]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["directory"] == "runs/tiny-1"
