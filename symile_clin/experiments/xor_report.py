@@ -79,8 +79,9 @@ def _draw_accuracy(axes: Axes, result: XorResult, *, target: str) -> None:
             result.p, middle, yerr=[below, above], color=color, marker=marker, markersize=5, linewidth=1.8,
             capsize=3, label=name,
         )  # fmt: skip
-        each = [(one.p, accuracy) for one in found for accuracy in one.by_seed]
-        axes.scatter(*zip(*each, strict=True), color=color, marker="_", s=60, alpha=0.5, linewidths=1.0)
+        for one in found:
+            at = [one.p] * len(one.by_seed)
+            axes.scatter(at, one.by_seed, color=color, marker="_", s=60, alpha=0.5, linewidths=1.0)
     axes.set_ylabel(f"accuracy of {target}")
     axes.set_ylim(-0.03, 1.05)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

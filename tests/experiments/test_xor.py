@@ -75,7 +75,7 @@ def test_a_run_leaves_all_its_numbers_and_a_figure(tiny: str, recorder: _Recorde
         assert found["ci_low"] <= found["accuracy"] <= found["ci_high"]
         assert float(row["ceiling"]) == (1.0 if row["p"] == "1.0" else 0.25)
         assert float(row["tc"]) == pytest.approx(2 * np.log(2), abs=1e-6)
-    assert results["accuracies"][2]["accuracy"] > 0.9
+    assert results["accuracies"][2]["ci_low"] > 0.5, "after 24 steps well above the chance of 0.25"
     assert results["information"]["unit"] == "nats"
     assert (outcome.directory / "xor.png").read_bytes().startswith(b"\x89PNG")
     assert "symile" in outcome.text()
