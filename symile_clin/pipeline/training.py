@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from symile_clin import files
-from symile_clin.config import RunConfig, flatten, load_config, resolve_config, with_placeholders
-from symile_clin.data.dataset import CohortDataset
+from symile_clin.config import RunConfig, load_config, resolve_config, with_placeholders
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import CohortError, ConfigError, MismatchError, StoppedError, TrainingError
+from symile_clin.errors import CohortError, ConfigError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
-from symile_clin.pipeline.models import build_model, choose_device
-from symile_clin.pipeline.published import start_from, weights_of
-from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run, signature
-from symile_clin.pipeline.tracked import open_tracker
-from symile_clin.pipeline.unfinished import Unfinished, begin, find_unfinished, open_unfinished, unfinished
+from symile_clin.pipeline.fitting import train_to_the_end
+from symile_clin.pipeline.models import choose_device
+from symile_clin.pipeline.published import weights_of
+from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run
+from symile_clin.pipeline.unfinished import begin, find_unfinished, open_unfinished, unfinished
 from symile_clin.progress import Progress, Quiet
 from symile_clin.ranks import Ranks
 from symile_clin.schema import (
@@ -34,10 +29,7 @@ from symile_clin.schema import (
     TRACKING_URI,
     present_column,
 )
-from symile_clin.tracking import Tracker
-from symile_clin.training.distributed import check_same, joined
-from symile_clin.training.fit import FitResult, fit
-from symile_clin.training.stopping import Stop, noted_signals
+from symile_clin.training.distributed import joined
 
 
 @dataclass(frozen=True)
@@ -186,9 +178,10 @@ def _start(
                 directory, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ranks.size
             )
         )
-        return _train(
+        run = train_to_the_end(
             begun, config, opened, modalities, device=chosen, ranks=ranks, is_new=True, progress=progress, **tracking
         )
+        return _result(run, opened.path, skipped=False)
 
 
 def _resume(
@@ -207,139 +200,10 @@ def _resume(
         chosen = choose_device(begun.started["machine"]["device"] if device == "auto" else device, ranks)
         begun.check(chosen, processes=ranks.size, progress=progress)
         progress.say(f"Going on with run {path}, on cohort {opened.path}, device {chosen}.")
-        return _train(
+        run = train_to_the_end(
             begun, config, opened, modalities, device=chosen, ranks=ranks, is_new=False, progress=progress, **tracking
         )
-
-
-def _train(
-    begun: Unfinished,
-    config: RunConfig,
-    cohort: Cohort,
-    modalities: Mapping[str, Modality],
-    *,
-    device: torch.device,
-    ranks: Ranks,
-    is_new: bool,
-    tracking_uri: str | None,
-    log_patient_level: bool,
-    allow_remote_tracking: bool,
-    progress: Progress,
-) -> TrainResult:
-    """Train from the start or the last checkpoint to the end, and write the manifest."""
-    directory = begun.path
-    check_same(
-        ranks,
-        "cohort, settings or kind of device",
-        (cohort.hash, files.digest(config.model_dump(mode="json")), device.type),
-    )
-    tracker = open_tracker(
-        tracking_uri,
-        kind="train",
-        run_name=directory.name,
-        cohort_name=cohort.name,
-        cohort_hash=cohort.hash,
-        synthetic=cohort.synthetic,
-        tags={"objective": config.objective["name"], "preset": config.preset, "device": device.type},
-        log_patient_level=log_patient_level,
-        allow_remote_tracking=allow_remote_tracking,
-        resume=begun.started["tracked_as"],
-        progress=progress,
-    )
-    begun.track(tracker.run_id)
-    tracker.params(flatten(config))
-    tracker.artifact(directory / CONFIG, patient_level=False)
-    try:
-        with noted_signals(progress) as stop:
-            result = _fit(
-                begun,
-                config,
-                cohort,
-                modalities,
-                device=device,
-                ranks=ranks,
-                stop=stop,
-                tracker=tracker,
-                progress=progress,
-            )
-    except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt | SystemExit) else "FAILED")
-        go_on = f"`symile-clin train --resume --name {directory.name}`"
-        if isinstance(error, StoppedError):
-            raise StoppedError(error.found, signal=error.signal, remedy=f"Go on with {go_on}") from None
-        if is_new and ranks.is_first and not begun.has_checkpoint:
-            shutil.rmtree(directory, ignore_errors=True)  # nothing in it is worth keeping
-        elif begun.has_checkpoint and not isinstance(error, TrainingError):  # that would only come again
-            progress.say(f"Run {directory} is kept as it was at its last checkpoint: {go_on} goes on with it.")
-        raise
-    return ranks.first(lambda: _finish(begun, cohort, modalities, device=device, result=result, tracker=tracker))
-
-
-def _finish(
-    begun: Unfinished,
-    cohort: Cohort,
-    modalities: Mapping[str, Modality],
-    *,
-    device: torch.device,
-    result: FitResult,
-    tracker: Tracker,
-) -> TrainResult:
-    directory = begun.path
-    files.write_manifest(
-        directory,
-        stage="run",
-        content={
-            "cohort": {"name": cohort.name, "hash": cohort.hash, "path": str(cohort.path)},
-            "signature": signature(modalities),
-            "best": {"epoch": result.best_epoch, "metrics": dict(result.best)},
-            "tracked_as": tracker.run_id or begun.started["tracked_as"],
-            "runtime": {
-                "seconds": round(result.seconds, 1),
-                "device": device.type,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        },
-    )
-    tracker.finish()
-    return _result(open_run(directory.parent, directory.name), cohort.path, skipped=False)
-
-
-def _fit(
-    begun: Unfinished,
-    config: RunConfig,
-    cohort: Cohort,
-    modalities: Mapping[str, Modality],
-    *,
-    device: torch.device,
-    ranks: Ranks,
-    stop: Stop,
-    tracker: Tracker,
-    progress: Progress,
-) -> FitResult:
-    resume, start = ranks.first(lambda: begun.has_checkpoint), begun.init_from
-    model, objective = build_model(config, modalities, pretrained=start is None and not resume)
-    if start is not None and not resume:
-        if weights_of(start) != config.init_from:
-            raise MismatchError(f"{start} is not what run '{begun.path.name}' began with", remedy="Train anew")
-        start_from(start, model, modalities)
-    return fit(
-        model=model,
-        objective=objective,
-        train=CohortDataset(cohort, modalities, cohort.rows("train")),
-        val=CohortDataset(cohort, modalities, cohort.rows("val")),
-        candidates=cohort.candidates("val"),
-        target=str(cohort.spec["candidates"]["target"]),
-        directory=begun.path,
-        resume=resume,
-        stop=stop,
-        seed=config.seed,
-        device=device,
-        ranks=ranks,
-        tracker=tracker,
-        progress=progress,
-        **config.training.model_dump(),
-    )
+        return _result(run, opened.path, skipped=False)
 
 
 def _equal_run(root: Path, name: str | None, config: RunConfig, cohort: Cohort) -> Run | None:

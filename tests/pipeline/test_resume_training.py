@@ -15,6 +15,7 @@ import torch
 
 from symile_clin import files
 from symile_clin.errors import BusyError, ConfigError, DiskError, MismatchError, NotFoundError, StoppedError
+from symile_clin.pipeline import fitting
 from symile_clin.pipeline import training as commands
 from symile_clin.pipeline.runs import open_run
 from symile_clin.pipeline.training import TrainResult, train
@@ -66,7 +67,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             yield stop
 
         with monkeypatch.context() as patch:
-            patch.setattr(commands, "noted_signals", pretended)
+            patch.setattr(fitting, "noted_signals", pretended)
             with pytest.raises(StoppedError) as caught:
                 _train(**settings)
         assert caught.value.exit_code == 143
@@ -188,7 +189,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(monkeypatch: pytes
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "open_tracker", killed)  # before any cleaning up
+        patch.setattr(fitting, "open_tracker", killed)  # before any cleaning up
         with pytest.raises(KilledError):
             _train(name="run")
     assert {path.name for path in Path("runs/run").iterdir()} == {"config.yaml", STARTED}
@@ -198,7 +199,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(monkeypatch: pytes
 
 
 def _fails_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> None:
-    from symile_clin.training import fit as fitting
+    from symile_clin.training import fit as training
     from symile_clin.training.step import optimisation_step
 
     def fails(**arguments: Any) -> float:
@@ -206,7 +207,7 @@ def _fails_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) 
             raise error
         return optimisation_step(**arguments)
 
-    monkeypatch.setattr(fitting, "optimisation_step", fails)
+    monkeypatch.setattr(training, "optimisation_step", fails)
 
 
 def test_an_error_leaves_what_is_worth_going_on_with_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
