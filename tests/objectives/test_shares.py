@@ -8,8 +8,8 @@ from torch import Tensor
 
 from symile_clin.objectives import Symile, slabs
 from symile_clin.ranks import ALONE, Ranks
-from tests.objectives.gloo import in_processes
 from tests.objectives.oracles import embeddings, with_absence
+from tests.processes import in_processes
 
 #: Rows of a batch; neither 2 nor 3 processes get equal parts of it.
 N = 7
@@ -20,8 +20,8 @@ def every_case(ranks: Ranks) -> dict[str, list[Tensor]]:
     found = {}
     for case, objective, tensors, present in _cases():
         scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-        mine = {name: tensor.detach()[ranks.mine(N)].requires_grad_() for name, tensor in tensors.items()}
-        gathered = {name: ranks.gather(tensor, N) for name, tensor in mine.items()}
+        mine = {name: tensor.detach()[ranks.mine(N)] for name, tensor in tensors.items()}
+        gathered = {name: ranks.gather(tensor, N).requires_grad_() for name, tensor in mine.items()}
         generator = torch.Generator().manual_seed(3)
         # More slabs than processes, and a cube that is computed twice, as large ones are.
         kept, slabs.KEPT_BYTES = slabs.KEPT_BYTES, 0 if "again" in case else slabs.KEPT_BYTES
@@ -30,7 +30,8 @@ def every_case(ranks: Ranks) -> dict[str, list[Tensor]]:
             loss = objective.share_of_loss(gathered, scale, ranks=ranks, present=present, generator=generator)
         finally:
             slabs.KEPT_BYTES, slabs.SLAB_BYTES = kept, largest
-        found[case] = [loss.detach(), *torch.autograd.grad(loss, [scale, *mine.values()])]
+        of_scale, *of_whole = torch.autograd.grad(loss, [scale, *gathered.values()])
+        found[case] = [loss.detach(), of_scale, *(ranks.sum(one)[ranks.mine(N)] for one in of_whole)]
     return found
 
 
@@ -56,9 +57,9 @@ def _cases() -> list[tuple[str, Symile, dict[str, Tensor], dict[str, Tensor] | N
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, list[Tensor]]]]:
-    """Results of all cases, by number of processes."""
-    return in_processes(every_case, sizes=(2, 3), folder=tmp_path_factory.mktemp("processes"))
+def parts() -> dict[int, list[dict[str, list[Tensor]]]]:
+    """Results of all cases in each process, by number of processes."""
+    return {size: in_processes(size, every_case) for size in (2, 3)}
 
 
 @pytest.fixture(scope="module")
