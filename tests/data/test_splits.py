@@ -112,7 +112,7 @@ def test_given_splits_are_taken_and_admissions_they_lack_left_out(tmp_path: Path
     ("text", "message"),
     [
         ("hadm_id,split\n1,validation\n", "a split 'validation'"),
-        ("hadm_id,fold\n1,train\n", "Expected hadm_id and split"),
+        ("hadm_id,fold\n1,train\n", "Expected split, and sample_id or hadm_id"),
         ("hadm_id,split\n1,train\n1,val\n", "more than one row"),
         ("hadm_id,split\n1,train\nx2,val\n", "no whole number"),
         ("", "cannot be read"),
@@ -127,11 +127,22 @@ def test_files_that_are_no_splits_are_refused(tmp_path: Path, text: str, message
         given_splits(cohort(), tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize(("name", "id_column"), [("sample_id", None), ("pair", "pair")])
+def test_splits_may_be_given_by_sample(tmp_path: Path, name: str, id_column: str | None) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text(f"{name},split,hadm_id\n007,train,\n7,val,\n8,test,\n9,test,\n")
+    samples = pd.DataFrame({"sample_id": ["8", "7", "007"], "subject_id": [1, 2, 3], "hadm_id": [None] * 3})
+    assert given_splits(samples, path, id_column=id_column) == {"8": "test", "7": "val", "007": "train"}
+    path.write_text(f"{name},split\n7,train\n7,val\n")
+    with pytest.raises(ConfigError, match="gives a sample more than one row"):
+        given_splits(samples, path, id_column=id_column)
+
+
 def test_given_splits_of_another_cohort_say_how_few_samples_they_name(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text("hadm_id,split\n20000000,train\n5,val\n6,test\n")
     samples = pd.DataFrame({"sample_id": ["a", "b"], "subject_id": [1, 2], "hadm_id": [20_000_000, 20_000_001]})
-    with pytest.raises(CohortError, match=r"leaves val, test empty: it names the admissions of 1 of the cohort's 2"):
+    with pytest.raises(CohortError, match=r"leaves val, test empty: it names 1 of the cohort's 2"):
         given_splits(samples, path)
 
 
