@@ -21,6 +21,7 @@ from symile_clin.errors import CohortError
 from symile_clin.evaluation.embed import Embedded, embed
 from symile_clin.modalities.base import Modality
 from symile_clin.model import MultimodalEncoder
+from symile_clin.progress import Progress
 from symile_clin.rng import stream
 from symile_clin.schema import Split, present_column
 
@@ -65,6 +66,7 @@ def stand_ins(
     modalities: Mapping[str, Modality],
     batch_size: int,
     device: torch.device | str,
+    progress: Progress | None = None,
 ) -> StandIns:
     """A model's placeholders, and the embeddings of `REFERENCE_SAMPLES` training samples for what has none.
 
@@ -84,9 +86,12 @@ def stand_ins(
     without = [name for name in learned if name not in placeholders]
     reference = {}
     if without:
-        rows = reference_rows(cohort, without)
         found = embed(
-            model=model, dataset=CohortDataset(cohort, modalities, rows), batch_size=batch_size, device=device
+            model=model,
+            dataset=CohortDataset(cohort, modalities, reference_rows(cohort, without)),
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
         ).embeddings
         reference = {name: found[name] for name in without}
     return StandIns(placeholders=placeholders, reference=reference, scale=float(model.scale.detach()))

@@ -120,7 +120,13 @@ def evaluate_split(
     dataset = CohortDataset(cohort, modalities, cohort.rows(split))
     encoded = embed(model=model, dataset=dataset, batch_size=batch_size, device=device, progress=progress)
     absent = stand_ins(
-        model=model, names=query, cohort=cohort, modalities=modalities, batch_size=batch_size, device=device
+        model=model,
+        names=query,
+        cohort=cohort,
+        modalities=modalities,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
     )
 
     def scored(lists: CandidateLists) -> Scores:
