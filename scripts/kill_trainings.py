@@ -24,6 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  the longest of the imports of a training
+
+from symile_clin import cli
+from symile_clin.pipeline import train  # noqa: F401  and the others
+
 PROGRAM = [sys.executable, "-c", "import sys; from symile_clin.cli import main; main()"]
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL)
 FOLDERS = {"--mimic-iv": "mimic-iv", "--mimic-cxr": "mimic-cxr-jpg", "--mimic-ecg": "mimic-iv-ecg"}
@@ -58,49 +63,65 @@ def experiment(options: argparse.Namespace) -> int:
         "training.checkpoint_minutes=1.0e-6",
     )
     new = ["train", "--no-tracking", *(part for setting in settings for part in ("--set", setting))]
-    started = time.monotonic()
-    _call(*new, "--name", "whole")
-    took = time.monotonic() - started
+    began = time.monotonic()
+    if _wait(_start(*new, "--name", "whole")):
+        raise SystemExit("the undisturbed training failed")
+    took = time.monotonic() - began
     expected = content(Path("runs/whole"))
     print(f"undisturbed: {took:.1f} s, {len(expected['log'])} epochs", flush=True)
     sent = dict.fromkeys(SIGNALS, 0)
     trainings = different = 0
     while sum(sent.values()) < options.kills and (
-        options.minutes is None or time.monotonic() - started < 60 * options.minutes
+        options.minutes is None or time.monotonic() - began < 60 * options.minutes
     ):
-        shutil.rmtree("runs/killed", ignore_errors=True)
         arguments, told = [*new, "--name", "killed"], []
         while True:
-            process = subprocess.Popen(
-                [*PROGRAM, *arguments, "--quiet"], start_new_session=True, stderr=subprocess.DEVNULL
-            )
-            until = time.monotonic() + draw.uniform(0.0, 1.2 * took)
-            while process.poll() is None and time.monotonic() < until:
-                time.sleep(0.005)
-            if process.poll() is None:
+            process = _start(*arguments)
+            time.sleep(draw.uniform(0.0, took))
+            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 number = draw.choice(SIGNALS)
-                if number == signal.SIGKILL:
-                    process.kill()
-                else:
-                    os.killpg(process.pid, number)  # its own group: started by this script
+                # its own group: started by this script
+                (os.kill if number == signal.SIGKILL else os.killpg)(process, number)
                 sent[number] += 1
                 told.append(number.name.removeprefix("SIG"))
-            code = process.wait()
-            if code == 0:
+            if _wait(process) == 0:
                 break
-            if Path("runs/killed/started.json").exists():  # else it had not begun, or took itself away again
+            if not told:
+                raise SystemExit("a training that was left alone failed")
+            if Path("runs/killed/started.json").exists():
                 arguments = ["train", "--no-tracking", "--resume", "--name", "killed"]
-            elif not told:
-                raise SystemExit(f"a training that was left alone failed with {code}")
-            else:
+            else:  # it had not begun, or took itself away again
                 shutil.rmtree("runs/killed", ignore_errors=True)
                 arguments = [*new, "--name", "killed"]
         same = content(Path("runs/killed")) == expected
         trainings, different = trainings + 1, different + (not same)
         print(f"{trainings}: {' '.join(told) or 'was faster'}: {'same' if same else 'DIFFERENT'}", flush=True)
+        shutil.rmtree("runs/killed")
     kinds = ", ".join(f"{count} {number.name}" for number, count in sent.items())
     print(f"{sum(sent.values())} signals ({kinds}) to {trainings} trainings: {different} differ")
     return 1 if different else 0
+
+
+def _start(*arguments: str) -> int:
+    """Start a command in a forked process and a session of its own: the imports are there already."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.argv = ["symile-clin", *arguments, "--quiet"]
+    code = 1
+    try:
+        cli.main()
+    except SystemExit as left:
+        code = int(left.code or 0)
+    finally:
+        os._exit(code)
+
+
+def _wait(process: int) -> int:
+    """What it left with."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def content(run: Path) -> dict[str, Any]:
