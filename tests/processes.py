@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from symile_clin.ranks import Ranks
 
-SECONDS: Final = 120
+SECONDS: Final = 300
 #: Loaded once, by the server that the processes are forked from.
 PRELOADED: Final = ["torch.distributed", "symile_clin.training.fit"]
 
