@@ -31,6 +31,7 @@ from symile_clin.training.checkpoint import TRAINING_STATE, WEIGHTS, read_traini
 from symile_clin.training.fit import FitResult, fit
 from symile_clin.training.step import optimisation_step
 from symile_clin.training.stopping import agreed, never, noted_signals
+from symile_clin.training.validate import Validation
 from tests.data.vectors import NAMES, WIDTH, candidate_lists, modalities, vector_cohort
 
 CPU = torch.device("cpu")
@@ -297,28 +298,35 @@ def test_a_checkpoint_of_other_steps_is_refused(cohort: Cohort, tmp_path: Path) 
         _train(cohort, tmp_path / "empty", resume=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "step"),
-    [
-        ("share_of_loss", "the loss is nan at epoch 1, step 3", 2),
-        ("loss", "the validation loss is nan after epoch 1", 4),
-    ],
-)
+def _finite_at(directory: Path) -> int:
+    """Step of the last checkpoint, whose weights are finite."""
+    weights = load_file(directory / "checkpoints" / "last" / WEIGHTS)
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    return read_training_state(directory / "checkpoints" / "last").step
+
+
 def test_a_loss_that_is_not_finite_leaves_a_finite_checkpoint(
-    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str, step: int
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss, calls = getattr(Symile, name), [0]
+    share, calls = Symile.share_of_loss, [0]
 
     def spoilt(self: Symile, *arguments: Any, **options: Any) -> torch.Tensor:
         calls[0] += 1
-        found: torch.Tensor = loss(self, *arguments, **options)
-        return found * (math.nan if calls[0] == 3 else 1.0)
+        return share(self, *arguments, **options) * (math.nan if calls[0] == 3 else 1.0)
 
-    monkeypatch.setattr(Symile, name, spoilt)
-    with pytest.raises(TrainingError, match=words):
+    monkeypatch.setattr(Symile, "share_of_loss", spoilt)
+    with pytest.raises(TrainingError, match="the loss is nan at epoch 1, step 3"):
         _train(cohort, tmp_path, checkpoint_minutes=1e-9)
-    assert read_training_state(tmp_path / "checkpoints" / "last").step == step
-    assert all(map(torch.isfinite, load_file(tmp_path / "checkpoints" / "last" / WEIGHTS)["model.logit_scale"][None]))
+    assert _finite_at(tmp_path) == 2
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "validate", lambda **_: Validation(loss=math.inf, recall_at_1=0.1))
+    with pytest.raises(TrainingError, match="the validation loss is inf after epoch 1"):
+        _train(cohort, tmp_path, checkpoint_minutes=1e-9)
+    assert _finite_at(tmp_path) == 4
 
 
 class Listener(Quiet):
