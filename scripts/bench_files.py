@@ -36,7 +36,7 @@ from symile_clin.cohort.workers import Mapper, Workers
 from symile_clin.modalities.base import Modality, Refusal
 from symile_clin.modalities.cxr.preprocess import read_xray, stored_size
 from symile_clin.modalities.ecg.preprocess import Ecg, read_ecg
-from symile_clin.modalities.registry import ROOMS
+from symile_clin.modalities.registry import ROOMS, released_forms
 from symile_clin.progress import Quiet
 
 SHORT, LONG = 320, 400
@@ -184,7 +184,8 @@ def read(
 def bytes_on_disk() -> str:
     """What a sample takes, by the arrays' own types and shapes, against the release."""
     ours = 0
-    for name, room in ROOMS.items():
+    for name in released_forms():
+        room = ROOMS[name]
         arrays = room(name, room.Options()).arrays.values()
         ours += sum(int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize for array in arrays)
     ours_total, theirs = ours * RELEASED_ADMISSIONS, RELEASED_BYTES * RELEASED_ROWS
