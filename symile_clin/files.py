@@ -75,7 +75,7 @@ def atomic_directory(path: Path, *, keep: str | None = None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = building(path)
     with lock(path.with_name(f".{path.name}.lock")):
-        _recover(path)
+        recover(path)
         _clear(temporary, keep)
         temporary.mkdir(exist_ok=True)
         try:
@@ -115,7 +115,7 @@ def _clear(temporary: Path, keep: str | None) -> None:
 
 def _replace(path: Path, new: Path) -> None:
     """Put the directory `new` in the place of `path`, and remove the old one."""
-    old = path.with_name(f".{path.name}.old")
+    old = moved_away(path)
     if _exchange(path, new):
         new.rename(old)
     else:
@@ -124,9 +124,14 @@ def _replace(path: Path, new: Path) -> None:
     shutil.rmtree(old)
 
 
-def _recover(path: Path) -> None:
-    """Undo a replacement that was cut short."""
-    old = path.with_name(f".{path.name}.old")
+def moved_away(path: Path) -> Path:
+    """Where an old directory is while a new one takes its place, where the disk cannot exchange them at once."""
+    return path.with_name(f".{path.name}.old")
+
+
+def recover(path: Path) -> None:
+    """Undo a replacement that was cut short; for a process that no other one writes `path` beside."""
+    old = moved_away(path)
     if old.exists():
         if path.exists():
             shutil.rmtree(old)

@@ -137,6 +137,7 @@ def _fit(
     tracker: Tracker,
     progress: Progress,
 ) -> FitResult:
+    ranks.first(begun.recover)
     resume, start = ranks.first(lambda: begun.has_checkpoint), begun.init_from
     model, objective = build_model(config, modalities, pretrained=start is None and not resume)
     if start is not None and not resume:

@@ -14,7 +14,7 @@ from symile_clin.config import RunConfig
 from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.errors import ConfigError, MismatchError, NotFoundError
 from symile_clin.progress import Progress
-from symile_clin.schema import CHECKPOINTS_DIR, CONFIG, LAST, MANIFEST
+from symile_clin.schema import BEST, CHECKPOINTS_DIR, CONFIG, LAST, MANIFEST
 from symile_clin.strict import dump_yaml, load_yaml, nearest
 
 #: Beside config.yaml until the manifest is there, and after.
@@ -38,7 +38,13 @@ class Unfinished:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to go on from; without it the run begins again."""
-        return (self.path / CHECKPOINTS_DIR / LAST).is_dir()
+        last = self.path / CHECKPOINTS_DIR / LAST
+        return last.is_dir() or files.moved_away(last).is_dir()
+
+    def recover(self) -> None:
+        """Put checkpoints back that a process was killed while it replaced; for the one that holds the run's lock."""
+        for name in (BEST, LAST):
+            files.recover(self.path / CHECKPOINTS_DIR / name)
 
     @property
     def init_from(self) -> Path | None:

@@ -21,7 +21,7 @@ from symile_clin.pipeline.runs import open_run
 from symile_clin.pipeline.training import TrainResult, train
 from symile_clin.pipeline.unfinished import STARTED
 from symile_clin.progress import Progress, Quiet
-from symile_clin.training.checkpoint import WEIGHTS
+from symile_clin.training.checkpoint import WEIGHTS, read_training_state
 from symile_clin.training.stopping import Stop
 from tests.pipeline.tiny_cohort import tiny_cohort
 
@@ -96,6 +96,37 @@ def test_a_stopped_run_goes_on_under_its_name(stopped: Callable[..., None]) -> N
         assert result.seconds > 0
         assert result.record()["metrics"].keys() == whole.record()["metrics"].keys()
         assert open_run(Path("runs"), name).config == open_run(Path("runs"), "whole").config
+
+
+def test_a_run_that_was_killed_between_two_renames_goes_on(stopped: Callable[..., None]) -> None:
+    """On a disk where directories cannot change places at once (NFS), a kill may leave only the old one, moved away."""
+    _train(name="whole")
+    for which in (["last"], ["best"], ["best", "last"]):
+        stopped(9, name="killed")
+        checkpoints = Path("runs/killed/checkpoints")
+        steps = read_training_state(checkpoints / "last").step
+        assert steps > 0
+        for name in which:
+            (checkpoints / name).rename(checkpoints / f".{name}.old")
+        listener = Listener()
+        _train(resume=True, name="killed", progress=listener)
+        assert any(line.startswith(f"Going on after step {steps} of") for line in listener.said)
+        assert _weights("killed") == _weights("whole")
+        assert not list(checkpoints.glob(".*.old"))
+        shutil.rmtree("runs/killed")
+
+
+def test_a_run_whose_only_checkpoint_is_moved_away_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second Ctrl-C may come between two renames."""
+
+    def interrupted(_begun: object, *_: object, **__: object) -> None:
+        (Path("runs/new/checkpoints") / ".last.old").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "_fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _train(name="new")
+    assert Path("runs/new/checkpoints/.last.old").is_dir()
 
 
 def test_without_a_name_the_run_that_was_worked_on_last_goes_on(stopped: Callable[..., None]) -> None:
