@@ -111,3 +111,9 @@ def launched() -> Ranks:
             remedy="Start several processes with torchrun (docs/scaling.md), or unset WORLD_SIZE",
         )
     return Ranks(rank=int(os.environ["RANK"]), size=int(size))
+
+
+def on_this_machine() -> int:
+    """How many processes torchrun started here, which share its cores; 1 if nothing did."""
+    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(count)) if count.isdecimal() else 1

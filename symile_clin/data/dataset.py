@@ -18,6 +18,7 @@ from symile_clin.data import fetching
 from symile_clin.data.order import Draw, TrainingOrder
 from symile_clin.data.store import Cohort, Rows, StoredArray
 from symile_clin.modalities.base import Modality
+from symile_clin.ranks import on_this_machine
 from symile_clin.rng import stream
 from symile_clin.schema import present_column
 
@@ -163,11 +164,11 @@ def training_loader(
     """Batches of a whole training run in its order, fetched ahead by worker processes if there are any.
 
     Args:
-        workers: processes, at most one per core this process may use; 0 fetches in this one. They live as long as the
-            run, and do not stop between epochs. Their number changes no batch.
+        workers: processes, at most one per core of this process's share; 0 fetches in this one. They live as long as
+            the run, and do not stop between epochs. Their number changes no batch.
         pin_memory: copy to pinned memory, for a CUDA device.
     """
-    workers = min(workers, len(os.sched_getaffinity(0)))
+    workers = min(workers, max(1, len(os.sched_getaffinity(0)) // on_this_machine()))
     return DataLoader(
         dataset,
         batch_size=None,

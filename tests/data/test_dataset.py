@@ -110,6 +110,10 @@ def test_more_workers_than_cores_are_not_started(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
     assert training_loader(dataset, order, workers=8, pin_memory=False).num_workers == 3
     assert training_loader(dataset, order, workers=2, pin_memory=False).num_workers == 2
+    for processes, share in {"2": 1, "8": 1, "1": 3}.items():  # that torchrun started here: each has its share of cores
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert training_loader(dataset, order, workers=8, pin_memory=False).num_workers == share
+        assert training_loader(dataset, order, workers=0, pin_memory=False).num_workers == 0
 
 
 def test_a_worker_is_sent_no_array_data(tmp_path: Path) -> None:
