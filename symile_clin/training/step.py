@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,8 +67,11 @@ def optimisation_step(
         WorkerError: another process has ended.
     """
     optimizer.zero_grad(set_to_none=True)
-    chunk = embed_chunk or len(batch)
-    parts = [batch.part(start, start + chunk) for start in range(0, len(batch), chunk)]
+    # cut evenly, as the order cuts an epoch: a last part of one sample would have no batch statistics
+    sizes = [
+        len(rows) for rows in np.array_split(range(len(batch)), math.ceil(len(batch) / (embed_chunk or len(batch))))
+    ]
+    parts = [batch.part(end - rows, end) for rows, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def encode(number: int) -> dict[str, Tensor]:
         """The same numbers each time: every part of every process has a stream of dropout of its own."""
@@ -94,7 +99,7 @@ def optimisation_step(
         raise _not_finite(f"the loss is {loss}", _bad_rows(ranks.gather(batch.row, size), whole), place)
     torch.autograd.backward(share)
     gradients = {
-        name: torch.split(ranks.sum(torch.zeros_like(one) if one.grad is None else one.grad)[ranks.mine(size)], chunk)
+        name: torch.split(ranks.sum(torch.zeros_like(one) if one.grad is None else one.grad)[ranks.mine(size)], sizes)
         for name, one in whole.items()
     }
     for number in range(len(parts)):
