@@ -34,18 +34,17 @@ class Fused:
         """The function's value."""
         if first.device.type not in self.devices:
             return self.function(first, *others)
-        if self.compiled is not None:
-            return self.compiled(first, *others)
-        compiled: Callable[..., Any] = torch.compile(self.function, dynamic=True)
-        try:
-            value = compiled(first, *others)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler fails in any way it likes
-            warnings.warn(f"{self.function.__name__} is not compiled, and slower: {error}", stacklevel=2)
-            compiled, value = self.function, self.function(first, *others)
-        self.compiled = compiled
-        return value
+        if self.compiled is None:
+            self.compiled = torch.compile(self.function, dynamic=True)
+        if self.compiled is not self.function:
+            try:
+                return self.compiled(first, *others)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # a compiler fails in any way it likes, and later for shapes it has not seen
+                warnings.warn(f"{self.function.__name__} is not compiled, and slower: {error}", stacklevel=2)
+                self.compiled = self.function
+        return self.function(first, *others)
 
 
 @Fused

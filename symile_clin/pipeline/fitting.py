@@ -22,7 +22,7 @@ from symile_clin.pipeline.unfinished import Unfinished
 from symile_clin.progress import Progress
 from symile_clin.ranks import Ranks
 from symile_clin.schema import CONFIG
-from symile_clin.tracking import Tracker
+from symile_clin.tracking import NullTracker, Tracker
 from symile_clin.training.distributed import check_same
 from symile_clin.training.fit import FitResult, fit
 from symile_clin.training.stopping import Stop, noted_signals
@@ -53,24 +53,25 @@ def train_to_the_end(
         "cohort, settings or kind of device",
         (cohort.hash, files.digest(config.model_dump(mode="json")), device.type),
     )
-    tracker = open_tracker(
-        tracking_uri,
-        kind="train",
-        run_name=directory.name,
-        cohort_name=cohort.name,
-        cohort_hash=cohort.hash,
-        synthetic=cohort.synthetic,
-        tags={"objective": config.objective["name"], "preset": config.preset, "device": device.type},
-        log_patient_level=log_patient_level,
-        allow_remote_tracking=allow_remote_tracking,
-        resume=begun.started["tracked_as"],
-        progress=progress,
-    )
-    begun.track(tracker.run_id)
-    tracker.params(flatten(config))
-    tracker.artifact(directory / CONFIG, patient_level=False)
+    tracker: Tracker = NullTracker()
     try:
         with noted_signals(progress) as stop:
+            tracker = open_tracker(
+                tracking_uri,
+                kind="train",
+                run_name=directory.name,
+                cohort_name=cohort.name,
+                cohort_hash=cohort.hash,
+                synthetic=cohort.synthetic,
+                tags={"objective": config.objective["name"], "preset": config.preset, "device": device.type},
+                log_patient_level=log_patient_level,
+                allow_remote_tracking=allow_remote_tracking,
+                resume=begun.started["tracked_as"],
+                progress=progress,
+            )
+            begun.track(tracker.run_id)
+            tracker.params(flatten(config))
+            tracker.artifact(directory / CONFIG, patient_level=False)
             result = _fit(
                 begun,
                 config,
@@ -105,6 +106,7 @@ def _finish(
     tracker: Tracker,
 ) -> Run:
     directory = begun.path
+    tracker.finish()  # first: a run that is killed in between is unfinished, and --resume closes both again
     files.write_manifest(
         directory,
         stage="run",
@@ -121,7 +123,6 @@ def _finish(
             },
         },
     )
-    tracker.finish()
     return open_run(directory.parent, directory.name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from symile_clin import files
 from symile_clin.config import RunConfig, load_config, resolve_config, with_placeholders
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
-from symile_clin.errors import CohortError, ConfigError
+from symile_clin.errors import CohortError, ConfigError, SymileClinError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.fitting import train_to_the_end
@@ -163,8 +163,10 @@ def _start(
         )
         return _result(done, opened.path, skipped=True)
     for path in unfinished(root):
-        if open_unfinished(path).is_equal(config, opened):
-            progress.say(f"Run {path} has these settings, too, and has not finished: --resume goes on with that one.")
+        with suppress(SymileClinError, OSError):  # a damaged one, or one that is gone by now, is not this one's trouble
+            if open_unfinished(path).is_equal(config, opened):
+                said = "has these settings, too, and has not finished: --resume goes on with that one."
+                progress.say(f"Run {path} {said}")
 
     directory = ranks.first(lambda: new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}"))
     progress.say(

@@ -60,7 +60,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
     """Deterministic kernels inside the block; afterwards torch's settings and random state are as before.
 
     On a CPU torch is deterministic as it is, for a fixed number of threads. On a CUDA device an operation without a
-    deterministic kernel warns and goes on; the encoders here use none.
+    deterministic kernel warns and goes on.
     """
     if device.type != "cuda":
         with torch.random.fork_rng(devices=[]):

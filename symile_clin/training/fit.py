@@ -28,7 +28,7 @@ from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
 from symile_clin.training.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
 from symile_clin.training.device import MemoryFormat, Precision, autocast_type, put_on_device, reproducible
-from symile_clin.training.distributed import check_divisible, copy_from_first, with_shared_statistics
+from symile_clin.training.distributed import check_divisible, check_same, copy_from_first, with_shared_statistics
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
 from symile_clin.training.state import TrainingState
 from symile_clin.training.step import optimisation_step
@@ -143,6 +143,7 @@ def fit(
     state = TrainingState()
     if resume:
         state = load_checkpoint(last, model=model, objective=objective, optimizer=optimizer)
+    check_same(ranks, "checkpoint", (state.step, state.epoch))  # each reads it itself, from a disk they should share
     copy_from_first([*model.state_dict().values(), *objective.state_dict().values()], ranks)
     order = TrainingOrder(
         rows=train.rows, batch_size=batch_size, seed=seed, epochs=epochs, skip=state.step, ranks=ranks

@@ -220,7 +220,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(monkeypatch: pytes
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "open_tracker", killed)  # before any cleaning up
+        patch.setattr(fitting, "check_same", killed)  # before any cleaning up
         with pytest.raises(KilledError):
             _train(name="run")
     assert {path.name for path in Path("runs/run").iterdir()} == {"config.yaml", STARTED}
