@@ -63,8 +63,9 @@ def start_from(path: Path, model: MultimodalEncoder, modalities: Mapping[str, Mo
         MismatchError: another kind of file, or a model of another size.
     """
     placeholders = {name: value for name, value in model.state_dict().items() if name.startswith("placeholders.")}
+    weights = read_weights(path, modalities)
     try:
-        load_exactly(model, placeholders | read_weights(path, modalities), source=path.name)
+        load_exactly(model, placeholders | weights, source=path.name)
     except MismatchError as error:
         raise MismatchError(
             error.found,

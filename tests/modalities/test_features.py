@@ -94,6 +94,13 @@ def test_a_parquet_of_lists(kind: pa.DataType) -> None:
     assert modality.arrays["vector"].shape == (WIDTH,)
 
 
+def test_a_null_in_a_list_of_fixed_size_is_named_as_what_it_is() -> None:
+    values = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"key": ["a", "b", "c"], "embedding": values}), "v.parquet")
+    with pytest.raises(SourceError, match="a null in 'embedding', a list of fixed size"):
+        list(vectors.open_vectors(Path("v.parquet"), key="key", column=None).chunks())
+
+
 def test_a_parquet_with_a_column_for_each_number() -> None:
     numbers: dict[str, Any] = {f"d{i}": VALUES[:, i] for i in range(WIDTH)}
     parquet(sample_id=KEYS, **numbers, note=["text"] * COUNT)

@@ -244,6 +244,17 @@ def test_training_starts_from_the_files_weights(here: Path) -> None:
         assert torch.equal(value, again.state_dict()[name])
 
 
+def test_a_start_that_cannot_be_read_is_not_called_one_of_another_size(here: Path) -> None:
+    Path("junk.safetensors").write_bytes(b"no weights")
+    with pytest.raises(MismatchError) as caught:
+        train(
+            preset="paper_symile", cohort=here / "cohort", init_from=Path("junk.safetensors"), tracking_uri=None,
+            overrides=[f"model.dim={DIM}"], progress=Quiet(),
+        )  # fmt: skip
+    assert "cannot be read as weights" in str(caught.value)
+    assert "Train with the dim" not in str(caught.value)
+
+
 def test_a_model_of_another_size_is_refused_before_anything_is_written(here: Path) -> None:
     with pytest.raises(MismatchError, match=r"of another shape: .* instead of .*Train with the dim"):
         train(

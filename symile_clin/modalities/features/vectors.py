@@ -146,7 +146,12 @@ class Parquet(Vectors):
         try:
             with self._open() as file:
                 yield from file.iter_batches(batch_size=rows, columns=self._columns)
-        except pa.ArrowException:
+        except pa.ArrowException as error:
+            if "Expected all lists to be of size" in str(error):  # pyarrow writes such files, and does not read them
+                raise SourceError(
+                    f"{self._path} has a null in '{self._columns[0]}', a list of fixed size, which cannot be read",
+                    remedy="Write it as a list of any length, where a null is a missing vector, or leave the row out",
+                ) from None
             raise self._damaged() from None
 
     def _open(self) -> pq.ParquetFile:
