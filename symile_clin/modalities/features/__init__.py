@@ -172,7 +172,7 @@ class Features(Linked):
             raise CohortError(
                 f"no train sample has a vector of '{self.name}'",
                 expected="at least one, to standardise by",
-                remedy=f"Set modalities.{self.name}.standardize=false, or check its key",
+                remedy="Check its key, and its file for vectors with NaN, which count as absent",
             )
         first = 0
         for chunk in self._chunks():
