@@ -128,7 +128,9 @@ def test_standardised_vectors_against_loops_over_train() -> None:
 def test_standardising_needs_a_train_sample() -> None:
     as_npy("float32")
     modality = features(path="v.npy", ids="keys.npy")
-    with pytest.raises(CohortError, match=r"no train sample has a vector of 'notes'.*Check its key, and its file for vectors with NaN"):
+    with pytest.raises(
+        CohortError, match=r"no train sample has a vector of 'notes'.*Check its key, and its file for vectors with NaN"
+    ):
         modality.fit(samples(None, None))
 
 
