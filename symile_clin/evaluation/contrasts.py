@@ -10,7 +10,7 @@ follow it, none used twice. The scores of all anchors are then a band of one mat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -63,17 +63,32 @@ class Terms:
         values: (patients,) log n − loss of each patient, over draws, anchors and the patient's samples, in order of
             `np.unique`.
         n: candidates of an anchor, the positive included; the fewest if groups differ.
-        draws_se: standard error that is left from drawing samples and negatives; None if they were drawn once.
+        by_draw: (draws,) mean over patients of each draw of samples and negatives.
     """
 
     values: NDArray[np.float64]
     n: int
-    draws_se: float | None
+    by_draw: NDArray[np.float64]
+
+    @property
+    def draws_se(self) -> float | None:
+        """Standard error that is left from drawing samples and negatives; None if they were drawn once."""
+        draws = len(self.by_draw)
+        return float(self.by_draw.std(ddof=1) / math.sqrt(draws)) if draws > 1 else None
 
     @property
     def cap(self) -> float:
         """log n: what no value can exceed."""
         return math.log(self.n)
+
+
+def difference(whole: Terms, parts: Sequence[Terms]) -> Terms:
+    """One quantity less others that share its draws, so that what a draw gives to several of them counts once."""
+    return Terms(
+        values=whole.values - np.sum([part.values for part in parts], axis=0),
+        n=whole.n,
+        by_draw=whole.by_draw - np.sum([part.by_draw for part in parts], axis=0),
+    )
 
 
 def total_correlation(sample: Sample, critic: Critic) -> Contrast:
@@ -150,11 +165,7 @@ def terms(contrast: Contrast, subjects: NDArray[Any], *, scale: float, draws: in
             values[draw, patient_of[rows]] = np.mean([_log_n_minus_loss(one, scale) for one in scores], axis=0)
     if fewest < 2:
         raise CohortError(f"{len(patients)} patients are too few to contrast with each other")
-    return Terms(
-        values=values.mean(axis=0),
-        n=fewest,
-        draws_se=float(values.mean(axis=1).std(ddof=1) / math.sqrt(draws)) if draws > 1 else None,
-    )
+    return Terms(values=values.mean(axis=0), n=fewest, by_draw=values.mean(axis=1))
 
 
 def exhaustive_terms(sample: Sample, critic: Critic, *, scale: float, rng: np.random.Generator) -> Terms:
@@ -172,7 +183,7 @@ def exhaustive_terms(sample: Sample, critic: Critic, *, scale: float, rng: np.ra
         loss = torch.stack([_exhaustive_loss(here, critic, anchor, scale) for anchor in here]).mean(dim=0)
         tuples = min(tuples, len(rows) ** (k - 1))
         values[patient_of[rows]] = (k - 1) * math.log(len(rows)) - loss.numpy()
-    return Terms(values=values, n=tuples, draws_se=None)
+    return Terms(values=values, n=tuples, by_draw=values.mean(keepdims=True))
 
 
 def draw_rows(patient_of: NDArray[np.int64], rng: np.random.Generator) -> Rows:

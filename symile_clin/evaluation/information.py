@@ -22,6 +22,7 @@ from symile_clin.evaluation.contrasts import (
     Sample,
     Terms,
     best_scale,
+    difference,
     exhaustive_terms,
     joint_information,
     pair_information,
@@ -187,9 +188,9 @@ class _Report:
                 for pair, (contrast_of, scale) in of_pair.items()
                 if name in pair
             ]
-            difference = _difference(found, parts)
+            synergy = difference(found, parts)
             rows.append(
-                self._row(f"synergy/{name}", f"synergy about {name}", "estimate", difference, complete, capped=False)
+                self._row(f"synergy/{name}", f"synergy about {name}", "estimate", synergy, complete, capped=False)
             )
         return rows
 
@@ -263,14 +264,6 @@ class _Report:
             left_out=len(self.held_out.subjects) - len(sample.subjects),
             draws_se=found.draws_se,
         )
-
-
-def _difference(whole: Terms, parts: Sequence[Terms]) -> Terms:
-    return Terms(
-        values=whole.values - np.sum([part.values for part in parts], axis=0),
-        n=whole.n,
-        draws_se=math.hypot(*(one.draws_se or 0.0 for one in (whole, *parts))),
-    )
 
 
 def _fit_pair_scores(train: Sample, stop: Sample, pair: Pair, seed: int) -> PairScores:

@@ -98,7 +98,8 @@ def _refuse_too_large(cubes: Sequence[Sequence[int]], like: Tensor, ranks: Ranks
     for sizes in cubes:
         budget = Budget.of(like.device, cube=math.prod(sizes) * element_size)
         costs.append(cost(sizes, dim, element_size=element_size, budget=budget, processes=ranks.size))
-    flops, needed = sum(one.flops for one in costs), max(one.bytes for one in costs)
+    flops = sum(one.flops for one in costs)
+    needed = sum(one.kept for one in costs) + max(one.working for one in costs)  # what is kept stays side by side
     if flops <= MAX_FLOPS[kind] and needed <= MAX_BYTES:
         return
     hours, gib = flops / FLOPS_PER_SECOND[kind] / 3600, needed / 2**30

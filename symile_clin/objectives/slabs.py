@@ -51,11 +51,18 @@ class Cost:
 
     Attributes:
         flops: floating-point operations of the matrix products.
-        bytes: at the peak, beside the vectors and their gradients.
+        kept: bytes of logits that stay until the backward.
+        working: bytes of all else at the peak, beside the vectors and their gradients.
     """
 
     flops: float
-    bytes: float
+    kept: float
+    working: float
+
+    @property
+    def bytes(self) -> float:
+        """Of one cube, at the peak."""
+        return self.kept + self.working
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,9 @@ def cost(sizes: Sequence[int], dim: int, *, element_size: int, budget: Budget, p
     rows = 3 * tuples * element_size
     rounded = sum(sizes) * dim * element_size
     # One product forward and two backward; if logits are not kept, the first once more.
-    return Cost(flops=(6.0 if kept else 8.0) * mine * last * dim, bytes=(logits if kept else 0) + slab + rows + rounded)
+    return Cost(
+        flops=(6.0 if kept else 8.0) * mine * last * dim, kept=logits if kept else 0, working=slab + rows + rounded
+    )
 
 
 def _cut(start: int, end: int, *, rows: int, capacity: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from symile_clin.config import resolve_config
 from symile_clin.data.store import newest_cohort, open_cohort
 from symile_clin.evaluation.evaluate import evaluate_split
-from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.adoption import adopt
-from symile_clin.pipeline.models import build_model, choose_device
-from symile_clin.pipeline.runs import check_fit, cohort_of, open_run
+from symile_clin.pipeline.runs import cohort_of, open_run
 from symile_clin.pipeline.tracked import track_results
+from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
 from symile_clin.progress import Progress
-from symile_clin.schema import BEST, CHECKPOINTS_DIR, COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
-from symile_clin.training.checkpoint import load_weights
-
-#: Samples encoded at once; it changes the speed and nothing else.
-BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """A finished evaluation.
-
-    Attributes:
-        metrics: as in metrics.json of `directory`.
-        table: the same for a terminal.
-    """
-
-    run: str
-    objective: str
-    directory: Path
-    metrics: Mapping[str, float]
-    table: str
-
-    def text(self) -> str:
-        """The retrieval table and where the figures are."""
-        return f"{self.table}\nRun {self.run} ({self.objective}); figures and ranks in {self.directory}"
-
-    def record(self) -> dict[str, Any]:
-        """The same for programs."""
-        return {
-            "run": self.run,
-            "objective": self.objective,
-            "directory": str(self.directory),
-            "metrics": dict(self.metrics),
-        }
+from symile_clin.schema import COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
 
 
 def evaluate(
@@ -65,7 +27,7 @@ def evaluate(
     log_patient_level: bool = False,
     allow_remote_tracking: bool = False,
     progress: Progress,
-) -> EvalResult:
+) -> Measured:
     """Measure how well a run's best checkpoint retrieves the cohort's target.
 
     Args:
@@ -98,26 +60,20 @@ def evaluate(
             allow_remote_tracking=allow_remote_tracking,
             progress=progress,
         )
-    modalities = modalities_of(data.spec)
-    check_fit(opened, data, modalities)
-    config = resolve_config(opened.config, source=f"the config of run '{opened.name}'", modalities=modalities)
-    chosen = choose_device(device)
-    model, scorer = build_model(config, modalities, pretrained=False)
-    load_weights(opened.path / CHECKPOINTS_DIR / BEST, model=model, objective=scorer)
-    progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {chosen}.")
-    trained_here = data.hash == opened.manifest["cohort"]["hash"]
-    directory = opened.path / EVAL_DIR / (split if trained_here else f"{data.name}-{split}")
+    trained = open_trained(opened, data, device=device)
+    progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {trained.device}.")
+    directory = trained.directory(EVAL_DIR, split)
     evaluation = evaluate_split(
-        model=model.to(chosen),
-        objective=scorer,
+        model=trained.model,
+        objective=trained.objective,
         cohort=data,
-        modalities=modalities,
+        modalities=trained.modalities,
         split=split,
         target=str(data.spec["candidates"]["target"]),
         bootstrap=bootstrap,
-        seed=config.seed,
+        seed=trained.config.seed,
         batch_size=BATCH_SIZE,
-        device=chosen,
+        device=trained.device,
         directory=directory,
         progress=progress,
     )
@@ -130,16 +86,10 @@ def evaluate(
             metrics=evaluation.metrics,
             artifacts=evaluation.artifacts,
             split=split,
-            trained_here=trained_here,
-            device=chosen.type,
+            trained_here=trained.trained_here,
+            device=trained.device.type,
             log_patient_level=log_patient_level,
             allow_remote_tracking=allow_remote_tracking,
             progress=progress,
         )
-    return EvalResult(
-        run=opened.name,
-        objective=config.objective["name"],
-        directory=directory,
-        metrics=evaluation.metrics,
-        table=evaluation.table,
-    )
+    return trained.measured(directory, metrics=evaluation.metrics, table=evaluation.table)

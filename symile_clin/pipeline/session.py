@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from symile_clin.pipeline.cohorts import BuildResult, build_cohort
-from symile_clin.pipeline.evaluation import EvalResult, evaluate
+from symile_clin.pipeline.evaluation import evaluate
+from symile_clin.pipeline.trained import Measured
 from symile_clin.pipeline.training import TrainResult, train
 from symile_clin.progress import Progress
 from symile_clin.schema import TRACKING_URI
@@ -19,7 +20,7 @@ class DemoResult:
 
     build: BuildResult
     training: TrainResult
-    evaluation: EvalResult
+    evaluation: Measured
 
     def text(self) -> str:
         """The retrieval table and where to look next."""

@@ -135,7 +135,9 @@ def _replaced(directory: Path, *, needed: int) -> Iterator[Path]:
             for file in temporary.iterdir():
                 file.chmod(0o600)
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch's own words are of its archive, after the system's error
+        # torch's own words are of its archive, after the system's error; without one it is no disk's, but a device's
+        if isinstance(error, RuntimeError) and not isinstance(error.__context__, OSError):
+            raise
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise DiskError(
             f"no checkpoint could be written to {directory}: {reason}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from symile_clin.evaluation import contrasts
 from symile_clin.evaluation.contrasts import (
     Contrast,
     Sample,
+    Terms,
     best_scale,
+    difference,
     draw_rows,
     exhaustive_terms,
     joint_information,
@@ -255,3 +258,11 @@ def test_too_few_patients_are_refused() -> None:
     sample = numbered(6, "abc", subjects=np.array([1, 1, 1, 2, 2, 2]))
     with pytest.raises(CohortError, match="2 patients are too few"):
         terms(total_correlation(sample, mip), sample.subjects, scale=1.0, draws=1, rng=rng())
+
+
+def test_draws_that_quantities_share_count_once_in_their_difference() -> None:
+    whole = Terms(values=np.array([3.0, 1.0]), n=8, by_draw=np.array([1.0, 2.0, 3.0]))
+    part = Terms(values=np.array([1.0, 1.0]), n=8, by_draw=np.array([0.0, 1.0, 2.0]))
+    assert difference(whole, [part]).values.tolist() == [2.0, 0.0]
+    assert difference(whole, [part]).draws_se == 0, "what a draw adds to both is not in their difference"
+    assert difference(whole, [replace(part, by_draw=part.by_draw[::-1])]).draws_se == pytest.approx(2 / math.sqrt(3))

@@ -10,8 +10,9 @@ import torch
 from symile import Symile as PeerSymile
 
 from symile_clin.errors import ConfigError
-from symile_clin.objectives import Symile
+from symile_clin.objectives import Symile, negatives
 from symile_clin.objectives.similarity import mip
+from symile_clin.objectives.slabs import Budget, cost
 from symile_clin.objectives.symile import INITIAL_SPREAD
 from tests.objectives.oracles import embeddings, slow_exhaustive, slow_permuted
 
@@ -180,3 +181,15 @@ def test_rounding_to_bf16_moves_a_gradient_by_less_than_drawing_negatives_does()
     rounding = float((gradient(Symile(precision="bf16")) - exact).norm() / exact.norm())
     one, other = (gradient(Symile("permuted"), seed) for seed in (0, 1))
     assert rounding < 0.01 < 0.05 < float((one - other).norm() / one.norm())
+
+
+def test_what_several_cubes_keep_is_reckoned_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few anchors among many rows each modality has a cube of its own, and all wait for the backward."""
+    tensors = [torch.zeros(60, 4) for _ in range(3)]
+    matched = torch.arange(5).unsqueeze(1).expand(5, 3)
+    one = cost((5, 60, 60), 4, element_size=4, budget=Budget.of(torch.device("cpu"), cube=0))
+    monkeypatch.setattr(negatives, "MAX_BYTES", 3 * one.kept + one.working - 1)
+    with pytest.raises(ConfigError, match="GiB"):
+        negatives.exhaustive(tensors, matched)
+    monkeypatch.setattr(negatives, "MAX_BYTES", 3 * one.kept + one.working)
+    assert negatives.exhaustive(tensors, matched).shape == (3, 5)

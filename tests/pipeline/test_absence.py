@@ -11,8 +11,9 @@ import pytest
 
 from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.pipeline.cohorts import build_cohort
-from symile_clin.pipeline.evaluation import EvalResult, evaluate
+from symile_clin.pipeline.evaluation import evaluate
 from symile_clin.pipeline.synthesis import synth
+from symile_clin.pipeline.trained import Measured
 from symile_clin.pipeline.training import train
 from symile_clin.progress import Quiet
 from symile_clin.schema import SPLITS, Split
@@ -52,7 +53,7 @@ def present(cohort: Cohort, split: str) -> dict[str, np.ndarray]:
     return {name: samples[f"{name}_present"].to_numpy() for name in ("cxr", "ecg", "labs")}
 
 
-def check(result: EvalResult, cohort: Cohort, how: str) -> None:
+def check(result: Measured, cohort: Cohort, how: str) -> None:
     """All finite, the absent counted, nobody asked for or about a target that is not there."""
     metrics = json.loads((result.directory / "metrics.json").read_text())
     assert metrics == result.metrics

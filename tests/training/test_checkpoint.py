@@ -175,6 +175,15 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     assert read_training_state(tmp_path / "last").step == 18
 
 
+def test_a_device_that_fails_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        _save(tmp_path / "last", *_trained())
+
+
 def _fails(*_: object, **__: object) -> None:
     raise FULL
 
