@@ -308,6 +308,34 @@ class Modality(ABC):
     def synthetic_tables(self) -> TableRows:
         """Rows that do not depend on patients, such as dictionaries."""
 
+    # --- evaluation: what is known of samples beside their arrays; all optional ---
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame:
+        """Findings that probes may predict, (n, findings) float64 in the order of `samples`: 1 there, 0 not there, −1
+        uncertain, NaN not mentioned. No column where the modality has none, or the cohort was built without them.
+        """
+        return samples.iloc[:, :0]
+
+    def groups(self, samples: pd.DataFrame) -> dict[str, pd.Series[Any]]:  # noqa: ARG002  a room without groups
+        """Groups that metrics are shown by: title -> (n,) group of each sample as text, null for none."""
+        return {}
+
+    def table(self, row: Row) -> pd.DataFrame | None:  # noqa: ARG002  a room whose picture says it all
+        """One sample's values as a small table for reports; None where `render`'s picture says it all."""
+        return None
+
+    def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002
+        """One file that is no cohort's, as the arrays and input columns of one sample: what `to_input` takes.
+
+        Args:
+            state: what the modality fitted on train, of the cohort that the model was trained on.
+
+        Raises:
+            ConfigError: this modality cannot be asked with by a file.
+            SourceError: the file is missing, or refused by the same rules as a cohort's.
+        """
+        raise ConfigError(f"{self.name} cannot be read from a file", remedy="Ask with a sample of the cohort")
+
     # --- training and pictures: torch and matplotlib inside the call ---
 
     @abstractmethod

@@ -1,0 +1,1 @@
+"""Samples that look wrong: possible mix-ups, and inputs unlike the training data."""

@@ -1,0 +1,81 @@
+"""The command line: a thin skin over `symile_clin.pipeline`. Errors end here, as one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from symile_clin import __version__
+from symile_clin.cli.cohorts import cohort, synth
+from symile_clin.cli.measures import evaluate, information
+from symile_clin.cli.runs import demo, train, ui, xor
+from symile_clin.errors import SymileClinError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="symile-clin")
+def cli() -> None:
+    """Clinical multimodal research: join MIMIC labs, ECGs and X-rays, train with Symile, measure retrieval.
+
+    \b
+    Without credentials, on synthetic patients in MIMIC's own formats:
+      symile-clin cohort build --demo
+      symile-clin train
+      symile-clin eval --bootstrap 10
+      symile-clin ui
+    With real data only the first line changes:
+      symile-clin cohort build symile_mimic --mimic-iv DIR --mimic-cxr DIR --mimic-ecg DIR
+    """
+
+
+for _command in (cohort, synth, train, evaluate, information, demo, xor, ui):
+    cli.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Entry point: run the command line and leave with the documented exit code."""
+    os.umask(0o077)  # what is derived from patients is the user's alone
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; print its errors as one line; return the exit code."""
+    try:
+        code = cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _fail("Interrupted.", 130)
+    except click.UsageError as error:
+        if os.environ.get("RANK", "0") == "0":  # the others of a launcher's processes would say the same
+            error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except SymileClinError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}.", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"symile-clin: {message}", err=True)
+    return code
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a handler
+    """End as if by an exception, so that half-written places are cleaned up on the way out."""
+    raise SystemExit(143)

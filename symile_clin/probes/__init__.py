@@ -1,0 +1,1 @@
+"""Linear probes: what each embedding tells of findings."""

@@ -1,0 +1,1 @@
+"""Embeddings that can be searched, by any modalities for any other."""
