@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -43,19 +44,24 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "legend.fontsize": 9,
     "figure.facecolor": "white",
     "savefig.dpi": 150,
+    "svg.hashsalt": "symile-clin",
 }
+#: What would make equal figures differ.
+_VOLATILE: Final[dict[str, dict[str, None]]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
 @contextmanager
-def figure(path: Path, *, width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches in the common style, saved to `path` as PNG when the block ends.
+def figure(
+    path: Path | BytesIO, *, width: float, height: float, form: Literal["png", "svg"] = "png"
+) -> Iterator[Figure]:
+    """A figure of so many inches in the common style, saved to `path` when the block ends.
 
     It is not one of pyplot's, so it neither needs a display nor stays open.
     """
     with mpl.rc_context(_SETTINGS):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made
-        made.savefig(path, metadata={"Software": None})  # equal figures are equal bytes
+        made.savefig(path, format=form, metadata=_VOLATILE[form])  # equal figures are equal bytes
 
 
 def label_line(axes: Axes, x: float, text: str, color: str, *, style: str = "-") -> None:
