@@ -49,7 +49,7 @@ def test_a_released_ecg_passes_through_and_is_drawn_without_its_gain() -> None:
     assert torch.equal(released.to_input({"signal": tensor}, None), tensor)
     stored = tensor.numpy()
     picture = released.render({"signal": stored[0]}, {"ecg_gain": np.nan, "ecg_baseline": None})
-    assert picture.shape == (320, 640, 3)
+    assert picture.shape == (640, 1280, 3)
     assert picture.min() < picture.max()
 
 
