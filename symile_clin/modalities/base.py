@@ -321,8 +321,17 @@ class Modality(ABC):
         return {}
 
     def table(self, row: Row) -> pd.DataFrame | None:  # noqa: ARG002  a room whose picture says it all
-        """One sample's values as a small table for reports; None where `render`'s picture says it all."""
+        """One sample's values as a small table for reports; None where `render`'s picture says it all.
+
+        A column `flag`, if there is one, says in words what is unusual about a line; it is empty where nothing is.
+        """
         return None
+
+    def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
+        """Which of its parts each sample has, where a modality has parts (labs: items): (n, parts) bool, a column for
+        each part, called as a person does. No column where samples have it or have it not.
+        """
+        return samples.iloc[:, :0]
 
     def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002
         """One file that is no cohort's, as the arrays and input columns of one sample: what `to_input` takes.

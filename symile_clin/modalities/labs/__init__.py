@@ -185,6 +185,23 @@ class Labs(Modality):
         """The dictionary of items."""
         return synthetic.static_tables()
 
+    # --- evaluation ---
+
+    def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
+        """Which items each sample has."""
+        there = samples[[self._value(itemid) for itemid in self.items]].notna()
+        return there.set_axis([LABELS.get(itemid, str(itemid)) for itemid in self.items], axis="columns")
+
+    def table(self, row: Row) -> pd.DataFrame:
+        """The items that were measured, with unit, reference range, flag and percentile in train."""
+        from symile_clin.modalities.labs.values import value_table
+
+        def number(column: str) -> float:
+            return float("nan") if row[column] is None else float(row[column])
+
+        values = {itemid: number(self._value(itemid)) for itemid in self.items}
+        return value_table(values, {itemid: number(self._percentile(itemid)) for itemid in self.items})
+
     # --- training and pictures ---
 
     def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:  # noqa: ARG002  not augmented
