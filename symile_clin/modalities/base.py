@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from symile_clin.errors import ConfigError
+from symile_clin.errors import ConfigError, SourceError
 from symile_clin.sources.tables import TableSpec
 from symile_clin.strict import Strict
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
     from torch import Tensor, nn
+
+    from symile_clin.modalities.attribution import ByLayer, ByOcclusion
 
 Arrays = Mapping[str, NDArray[Any]]
 Row = Mapping[str, Any]
@@ -65,6 +67,12 @@ class Refusal:
     reason: Reason
     detail: str = ""
     then: Literal["next", "drop"] = "next"
+
+
+def refused(path: Path, refusal: Refusal) -> SourceError:
+    """The error of a file that the user named and a room refuses."""
+    detail = f" ({refusal.detail})" if refusal.detail else ""
+    return SourceError(f"{path}: {refusal.reason}{detail}")
 
 
 @dataclass(frozen=True)
@@ -334,7 +342,9 @@ class Modality(ABC):
         return samples.iloc[:, :0]
 
     def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002
-        """One file that is no cohort's, as the arrays and input columns of one sample: what `to_input` takes.
+        """One file that is no cohort's, as the arrays of one sample, and the columns that `to_input` and `render` need.
+
+        The file of a sample gives that sample's arrays to the bit.
 
         Args:
             state: what the modality fitted on train, of the cohort that the model was trained on.
@@ -383,3 +393,8 @@ class Modality(ABC):
     @abstractmethod
     def render(self, arrays: Arrays, row: Row) -> NDArray[np.uint8]:
         """A picture (H, W, 3) of one sample's stored arrays, for galleries."""
+
+    @property
+    def attribution(self) -> ByLayer | ByOcclusion | None:
+        """How a score is traced back to a sample's input; None where there is nothing to be shown."""
+        return None

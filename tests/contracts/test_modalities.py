@@ -19,6 +19,7 @@ import torch
 
 from symile_clin.cohort.build import Assembled
 from symile_clin.cohort.choose import records
+from symile_clin.errors import SourceError
 from symile_clin.modalities.base import Modality, RoomOptions, SyntheticOptions
 from symile_clin.modalities.linked import Linked
 from symile_clin.modalities.registry import ROOMS
@@ -76,6 +77,23 @@ def batch(name: str, small: Small) -> Mapping[str, torch.Tensor]:
     samples, arrays = stored(name, small)
     columns = {column: samples[column].to_numpy() for column in modality_called(name).input_columns}
     return {key: torch.tensor(values) for key, values in {**arrays, **columns}.items()}
+
+
+def query_file(name: str, small: Small, sample: pd.Series[Any], folder: Path) -> Path:
+    """The file that a sample's modality was read from; of values in tables, one with the same values."""
+    tree, _ = small
+    modality = modality_called(name)
+    if modality.reads_from is not None:
+        return tree.roots[modality.reads_from] / str(sample[f"{name}_path"])
+    if isinstance(modality, Linked):
+        row = np.flatnonzero(np.load("ids.npy") == int(sample[f"{name}_key"]))[0]
+        np.save(folder / "vector.npy", np.load("features.npy")[row])
+        return folder / "vector.npy"
+    # tables of events have one column of values for each item
+    items = {column.removeprefix("lab_"): sample[column] for column in modality.columns if column[-1].isdigit()}
+    lines = ["itemid,valuenum", *(f"{item},{float(value)!r}" for item, value in items.items() if value == value)]
+    (folder / "values.csv").write_text("\n".join(lines))
+    return folder / "values.csv"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,6 +183,38 @@ class TestRoom:
         order = [4, 0, 5]
         some = modality.to_input({key: tensor[order] for key, tensor in batch(name, small).items()}, draws[order])
         assert torch.equal(drawn[order], some)
+
+    def test_the_file_of_a_sample_gives_its_arrays_and_input_to_the_bit(
+        self, name: str, small: Small, tmp_path: Path
+    ) -> None:
+        modality = modality_called(name)
+        samples, arrays = stored(name, small)
+        state = modality.fit(small[1].samples)
+        for row in (0, 3):
+            read = modality.read_query(query_file(name, small, samples.iloc[row], tmp_path), state)
+            assert set(read) <= {*modality.arrays, *modality.columns}
+            for array, values in arrays.items():
+                assert read[array].dtype == values.dtype
+                np.testing.assert_array_equal(read[array], values[row])
+            for column in set(read) & set(modality.columns):
+                np.testing.assert_array_equal(read[column].astype(float), np.float64(samples[column].iloc[row]))
+            needed = (*modality.arrays, *modality.input_columns)
+            one = {key: torch.tensor(read[key])[None] for key in needed}
+            own = {key: values[row : row + 1] for key, values in batch(name, small).items()}
+            assert torch.equal(modality.to_input(one, None), modality.to_input(own, None))
+            picture = modality.render({key: read[key] for key in modality.arrays}, read)
+            assert picture.dtype == np.uint8
+
+    def test_a_file_that_is_not_there_or_something_else_is_one_clear_error(self, name: str, tmp_path: Path) -> None:
+        modality = modality_called(name)
+        state = {"50912": {"values": [1.0], "counts": [1]}, "50931": {"values": [1.0], "counts": [1]}}
+        with pytest.raises(SourceError, match="absent: file missing"):
+            modality.read_query(tmp_path / "absent", state)
+        junk = tmp_path / "junk"
+        for suffix in ("", ".hea", ".dat"):
+            junk.with_name(f"junk{suffix}").write_bytes(bytes(range(256)))
+        with pytest.raises(SourceError, match="junk"):
+            modality.read_query(junk, state)
 
     def test_its_encoder_fits_its_input(self, name: str, small: Small) -> None:
         modality = modality_called(name)

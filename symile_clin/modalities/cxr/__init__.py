@@ -28,6 +28,7 @@ from symile_clin.modalities.base import (
     TableRows,
     Tables,
     refuse_released,
+    refused,
 )
 from symile_clin.modalities.cxr import encoder_options, synthetic
 from symile_clin.modalities.cxr.labels import FINDING_NAMES
@@ -176,27 +177,31 @@ class CXR(Modality):
         path = paths.inside(source, row["path"])
         if path is None:
             return Refusal(Reason.OUTSIDE, then="drop")
-        picture = self._decode(path, row)
+        picture = self._decode(path, self.options.files, row)
         if isinstance(picture, Refusal):
             return replace(picture, then="drop")
-        height, width = picture.shape
-        image = self.placeholder()["image"]
-        image[0, :height, :width] = picture
-        sizes = {column: np.array(size) for column, size in zip(self.input_columns, (height, width), strict=True)}
-        return {"image": image, **sizes}
+        return self._stored(picture)
 
-    def _decode(self, path: Path, row: Row) -> NDArray[np.uint8] | Refusal:
+    def _decode(self, path: Path, files: Literal["jpg", "dicom"], row: Row) -> NDArray[np.uint8] | Refusal:
         short_side, long_side = self.options.short_side, self.options.long_side
-        if self.options.files == "jpg":
+        if files == "jpg":
             from symile_clin.modalities.cxr.preprocess import read_xray
 
             return read_xray(path, short_side=short_side, long_side=long_side)
         from symile_clin.modalities.cxr.dicom_reader import read_dicom
 
         return read_dicom(
-            path, rendering=self.options.dicom, subject_id=row["subject_id"], study_id=row["study_id"],
+            path, rendering=self.options.dicom, subject_id=row.get("subject_id"), study_id=row.get("study_id"),
             short_side=short_side, long_side=long_side,
         )  # fmt: skip
+
+    def _stored(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """A picture in the top left corner of its square, and its valid size."""
+        height, width = picture.shape
+        image = np.zeros((1, self.options.long_side, self.options.long_side), np.uint8)
+        image[0, :height, :width] = picture
+        sizes = {column: np.array(size) for column, size in zip(self.input_columns, (height, width), strict=True)}
+        return {"image": image, **sizes}
 
     def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
         """Ids, time, view, path and labels of the chosen images."""
@@ -242,6 +247,31 @@ class CXR(Modality):
     def synthetic_tables(self) -> TableRows:
         """None: MIMIC-CXR has no dictionaries."""
         return synthetic.static_tables()
+
+    # --- evaluation ---
+
+    def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002  nothing is fitted
+        """A JPEG of MIMIC-CXR-JPG, or a DICOM if it is called .dcm, by the rules of `read`.
+
+        Whose picture it is, a cohort knows from its tables; here nobody says, and a DICOM's ids are not looked at.
+        """
+        picture = self._decode(path, "dicom" if path.suffix.lower() == SUFFIXES["dicom"] else "jpg", {})
+        if isinstance(picture, Refusal):
+            raise refused(path, picture)
+        stored = self._stored(picture)
+        if self.options.stored == "released":
+            from symile_clin.modalities.cxr.encoder import released_input
+
+            height, width = picture.shape
+            stored["image"] = released_input(stored["image"], height=height, width=width, side=self.options.short_side)
+            stored |= dict.fromkeys(self.input_columns, np.array(self.options.short_side))
+        return stored
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame:
+        """CheXpert's findings in the study's report; a study that CheXpert lacks has no state at all."""
+        named = dict(zip(self._findings, FINDING_NAMES.values(), strict=True))
+        known = {column: name for column, name in named.items() if column in samples}
+        return samples[list(known)].rename(columns=known).astype("float64")
 
     # --- training and pictures ---
 

@@ -54,15 +54,16 @@ class _Refused(Exception):  # noqa: N818  a way out of nested checks, not an err
 
 
 def read_dicom(
-    path: Path, *, rendering: Rendering, subject_id: int, study_id: int, short_side: int, long_side: int
+    path: Path, *, rendering: Rendering, subject_id: int | None, study_id: int | None, short_side: int, long_side: int
 ) -> NDArray[np.uint8] | Refusal:
     """Decode a DICOM, turn its values into 8-bit grey, and fit it.
 
     Args:
         rendering: "mimic_jpg" is the recipe that MIMIC-CXR-JPG was made by, without VOI LUT; "voi" applies modality LUT
             or rescaling, then VOI LUT or window, and inverts MONOCHROME1, without equalisation.
-        subject_id, study_id: of the table's row. A file that says it is another's is refused: another patient's picture
-            would spoil a sample without a trace. The id of the image is not compared, for it is not in the file.
+        subject_id, study_id: of the table's row; None where there is no table. A file that says it is another's is
+            refused: another patient's picture would spoil a sample without a trace. The id of the image is not in the
+            file, and not compared.
 
     Returns:
         (height, width) uint8, rows as in the file, or why the file is refused.
@@ -105,10 +106,10 @@ def _parse(data: bytes) -> pydicom.Dataset:
     return pydicom.dcmread(buffer)
 
 
-def _refuse_mixed_up(dataset: pydicom.Dataset, *, subject_id: int, study_id: int) -> None:
+def _refuse_mixed_up(dataset: pydicom.Dataset, *, subject_id: int | None, study_id: int | None) -> None:
     for element, form, expected in (("PatientID", SUBJECT_ID, subject_id), ("StudyID", STUDY_ID, study_id)):
         found = str(dataset.get(element, "")).strip()
-        if form.fullmatch(found) and int(found) != expected:
+        if expected is not None and form.fullmatch(found) and int(found) != expected:
             raise _Refused(Reason.MIXED_UP, f"{element} is another than the table's")
 
 

@@ -44,6 +44,13 @@ def to_input(image: Tensor, *, height: Tensor, width: Tensor, side: int, draws: 
     return (grey - mean).div_(std)
 
 
+def released_input(image: NDArray[np.uint8], *, height: int, width: int, side: int) -> NDArray[np.float32]:
+    """A stored X-ray (1, H, W) as a release's held-out splits have it: (3, side, side), cropped in the centre."""
+    sizes = {"height": torch.tensor([height]), "width": torch.tensor([width])}
+    found: NDArray[np.float32] = to_input(torch.from_numpy(image)[None], **sizes, side=side, draws=None)[0].numpy()
+    return found
+
+
 def undo_normalisation(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A normalised picture (3, side, side) as the pixels (side, side, 3) it was made of."""
     mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -26,6 +26,7 @@ from symile_clin.modalities.base import (
     TableRows,
     Tables,
     refuse_released,
+    refused,
 )
 from symile_clin.modalities.ecg import encoder_options, synthetic
 from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES, Ecg, read_ecg
@@ -169,6 +170,20 @@ class ECG(Modality):
     def synthetic_tables(self) -> TableRows:
         """None: MIMIC-IV-ECG has no dictionaries."""
         return synthetic.static_tables()
+
+    # --- evaluation ---
+
+    def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002  nothing is fitted
+        """A WFDB record by the rules of `read`; its path with or without .hea or .dat."""
+        ecg = read_ecg(path.with_suffix("") if path.suffix in (".hea", ".dat") else path)
+        if isinstance(ecg, Refusal):
+            raise refused(path, ecg)
+        columns = {f"{self.name}_gain": np.array(ecg.gain), f"{self.name}_baseline": np.array(ecg.baseline)}
+        if self.options.stored == "released":
+            from symile_clin.modalities.ecg.encoder import released_input
+
+            return {"signal": released_input(ecg.signal), **columns}
+        return {"signal": ecg.signal, **columns}
 
     # --- training and pictures ---
 

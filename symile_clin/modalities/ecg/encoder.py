@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symile_clin.encoders.conv import SmallSeriesEncoder
@@ -28,6 +31,12 @@ def to_input(signal: Tensor) -> Tensor:
     low, high = wave.amin(dim=(1, 2), keepdim=True), wave.amax(dim=(1, 2), keepdim=True)
     span = (high - low).clamp_min_(1)
     return wave.sub_(low).mul_(2 / span).sub_(1).unsqueeze(1)
+
+
+def released_input(signal: NDArray[np.int16]) -> NDArray[np.float32]:
+    """A raw record (5000, 12) as a release has it, (1, 5000, 12)."""
+    found: NDArray[np.float32] = to_input(torch.from_numpy(np.array(signal))[None])[0].numpy()
+    return found
 
 
 def build(dim: int, options: EncoderOptions) -> nn.Module:

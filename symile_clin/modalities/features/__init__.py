@@ -26,6 +26,7 @@ from symile_clin.modalities.base import (
     SyntheticPatient,
     TableRows,
     Tables,
+    refused,
 )
 from symile_clin.modalities.features import options as settings
 from symile_clin.modalities.features.standard import Moments, fits, standardized
@@ -243,6 +244,19 @@ class Features(Linked):
     def synthetic_tables(self) -> TableRows:
         """None."""
         return {}
+
+    # --- evaluation ---
+
+    def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """One vector: a .npy, or the numbers of a .csv without a header; standardised as those of the cohort."""
+        from symile_clin.modalities.features.query_file import read_vector
+
+        spec = self.arrays["vector"]
+        values = read_vector(path, width=spec.shape[0])
+        if not fits(values, self._stored).all():
+            raise refused(path, Refusal(Reason.NAN, "NaN, infinity, or too large to be stored"))
+        kept = standardized(values[None], state)[0] if self.options.standardize else values
+        return {"vector": kept.astype(spec.dtype)}
 
     # --- training and pictures ---
 

@@ -187,6 +187,20 @@ class Labs(Modality):
 
     # --- evaluation ---
 
+    def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Values in MIMIC's units by itemid, from a CSV or JSON file (`query_file.read_values`)."""
+        import pandas as pd
+
+        from symile_clin.modalities.labs.query_file import read_values
+
+        values = read_values(path, items=self.items)
+        raw = {self._value(itemid): [values.get(itemid, np.nan)] for itemid in self.items}
+        samples, arrays = self.transform(pd.DataFrame(raw, dtype="float64"), state)
+        columns = {column: samples[column].to_numpy()[0] for column in self.columns}
+        return {name: array[0] for name, array in arrays.items()} | {
+            column: np.array(value) for column, value in columns.items()
+        }
+
     def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
         """Which items each sample has."""
         there = samples[[self._value(itemid) for itemid in self.items]].notna()
