@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from symile_clin.modalities.attribution import ByLayer
+
 
 #: What a picture's file name ends in, by `CxrOptions.files`.
 SUFFIXES: Final = {"jpg": ".jpg", "dicom": ".dcm"}
@@ -309,3 +311,10 @@ class CXR(Modality):
         height, width = (int(row[column]) for column in self.input_columns)
         grey = arrays["image"][0, :height, :width]
         return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)
+
+    @property
+    def attribution(self) -> ByLayer:
+        """Over the square that encoders see."""
+        from symile_clin.modalities.cxr.attribution import XrayAttribution
+
+        return XrayAttribution(self, self.options.short_side)
