@@ -36,6 +36,11 @@ class SmallImageEncoder(nn.Module):
         )
         self.fc = nn.Linear(4 * width * GRID**2, dim)
 
+    @property
+    def maps(self) -> nn.Module:
+        """The layer whose feature maps say where in the image: a quarter of its sides."""
+        return self.features[1]
+
     def forward(self, image: Tensor) -> Tensor:
         """(b, channels, height, width) -> (b, dim)."""
         embedding: Tensor = self.fc(self.features(image))
@@ -62,6 +67,11 @@ class SmallSeriesEncoder(nn.Module):
             _conv1d(2 * width, 2 * width, kernel=5, stride=2),
         )
         self.fc = nn.Linear(2 * width, dim)
+
+    @property
+    def maps(self) -> nn.Module:
+        """The layer whose feature maps say when: one step for 20 of the series; at the last one it would be 80."""
+        return self.features[1]
 
     def forward(self, series: Tensor) -> Tensor:
         """(b, channels, time) -> (b, dim)."""

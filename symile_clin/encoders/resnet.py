@@ -52,3 +52,8 @@ def resnet18_1d(*, dim: int, channels: int) -> nn.Module:
     from monai.networks.nets import resnet18
 
     return cast(nn.Module, resnet18(spatial_dims=1, n_input_channels=channels, num_classes=dim))
+
+
+def last_maps(network: nn.Module) -> nn.Module:
+    """The layer whose feature maps are averaged: a step for 32 of an image's rows and columns, for 16 of a series."""
+    return cast(nn.Module, network.layer4)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from symile_clin.modalities.attribution import ByLayer
+
 
 class EcgOptions(RoomOptions):
     """Keys of an ECG modality in a cohort spec.
@@ -212,3 +214,10 @@ class ECG(Modality):
             return draw_sheet(arrays["signal"][0].astype(np.float64) * RELEASED_MV, note="mV not known")
         gain, baseline = float(row[f"{self.name}_gain"]), float(row[f"{self.name}_baseline"])
         return draw_sheet((arrays["signal"].astype(np.float64) - baseline) / gain)
+
+    @property
+    def attribution(self) -> ByLayer:
+        """Along time."""
+        from symile_clin.modalities.ecg.attribution import EcgAttribution
+
+        return EcgAttribution(self)

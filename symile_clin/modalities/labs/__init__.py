@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from symile_clin.modalities.attribution import ByOcclusion
+
 
 #: itemid -> label, of the items whose labels are known without the source.
 LABELS: Final[Mapping[int, str]] = {item.itemid: item.label for item in SYMILE_ITEMS}
@@ -242,6 +244,13 @@ class Labs(Modality):
         observed = np.flatnonzero(arrays["observed"])
         labels = [LABELS.get(self.items[i], str(self.items[i])) for i in observed]
         return draw_panel(labels, arrays["percentile"][observed])
+
+    @property
+    def attribution(self) -> ByOcclusion:
+        """Item by item."""
+        from symile_clin.modalities.labs.attribution import LabAttribution
+
+        return LabAttribution(self.items, self._value)
 
 
 def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
