@@ -38,6 +38,10 @@ def joined() -> Iterator[Ranks]:
     if ranks.size == 1:
         yield ranks
         return
+    # Optimizers load it in any case; loaded while a connection is there it holds on to it, and the threads of that
+    # connection then outlive the interpreter, which now and then aborts a process that has done all its work.
+    import torch._dynamo
+
     store, *_ = next(rendezvous("env://", timeout=TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)

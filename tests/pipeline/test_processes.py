@@ -128,3 +128,26 @@ def _rank(pid: int) -> str | None:
         part.partition("=")[::2] for part in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in part
     )
     return variables.get("RANK")
+
+
+#: What trains loads torch._dynamo while it is connected; a thread that outlives the connection can abort the process.
+LEAVES_NOTHING = """
+import gc, pathlib
+from symile_clin.training.distributed import joined
+with joined() as ranks:
+    import torch._dynamo
+    ranks.first(lambda: 0)
+gc.collect()
+print([name for name in (one.read_text() for one in pathlib.Path("/proc/self/task").glob("*/comm")) if "gloo" in name])
+"""
+
+
+@pytest.mark.slow
+def test_no_thread_of_a_connection_outlives_it(tmp_path: Path) -> None:
+    script = tmp_path / "leaves_nothing.py"
+    script.write_text(LEAVES_NOTHING)
+    done = subprocess.run(
+        [*TORCHRUN[:-2], str(script)], env=_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[]", "[]"]
