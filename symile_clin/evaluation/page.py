@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 import jinja2
 import pandas as pd
 from markupsafe import Markup
+from pandas.api.types import is_numeric_dtype
 
 from symile_clin import __version__, files
 
@@ -66,6 +67,7 @@ class Table:
         decimals: of a column of floats, where not 3.
         marked: positions of lines to set off; a cell of theirs must say why.
         small: in small print, for many lines.
+        numeric: columns of text that are set like numbers, such as values with their intervals.
     """
 
     kind: ClassVar[str] = "table"
@@ -74,11 +76,13 @@ class Table:
     decimals: Mapping[str, int] = field(default_factory=dict)
     marked: Collection[int] = ()
     small: bool = False
+    numeric: Collection[str] = ()
 
     @property
     def columns(self) -> list[tuple[str, bool]]:
         """Name of each column, and whether it holds numbers."""
-        return [(str(name), pd.api.types.is_numeric_dtype(self.frame[name])) for name in self.frame.columns]
+        types = self.frame.dtypes
+        return [(str(name), name in self.numeric or is_numeric_dtype(types[name])) for name in self.frame.columns]
 
     @property
     def lines(self) -> list[list[str]]:
