@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symile_clin.errors import TrainingError
+from symile_clin.model import MultimodalEncoder
 from symile_clin.progress import Progress, Quiet
 
 
@@ -75,28 +76,108 @@ def embed(
     Raises:
         TrainingError: an embedding of a modality that is there is not finite.
     """
-    parts: dict[str, list[NDArray[np.float32]]] = {}
-    present: dict[str, list[NDArray[np.bool_]]] = {}
+    return _encoded(model, model, dataset, batch_size=batch_size, device=device, progress=progress)
+
+
+def encoder_states(
+    *,
+    model: MultimodalEncoder,
+    dataset: InputDataset[Data],
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> Embedded:
+    """What the encoders give before it is normalised, so that its length is still there; NaN where there is nothing.
+
+    Args:
+        model: its training mode is left as it was.
+
+    Raises:
+        TrainingError: a state of a modality that is there is not finite.
+    """
+
+    def states(inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in inputs.items():
+            whole = torch.full((len(present[name]), model.dim), torch.nan, device=tensor.device)
+            if len(tensor):
+                whole[present[name]] = model.encoders[name](tensor).float()
+            found[name] = whole
+        return found
+
+    return _encoded(model, states, dataset, batch_size=batch_size, device=device, progress=progress)
+
+
+def embed_batches(
+    *,
+    model: nn.Module,
+    dataset: InputDataset[Data],
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> Iterator[Embedded]:
+    """As `embed`, a batch at a time, whether finite or not, for what need not be in memory whole."""
+    return _batches(model, model, dataset, batch_size=batch_size, device=device, progress=progress)
+
+
+Encode = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def _encoded(
+    model: nn.Module,
+    encode: Encode,
+    dataset: InputDataset[Data],
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> Embedded:
+    parts = list(_batches(model, encode, dataset, batch_size=batch_size, device=device, progress=progress))
+    names = parts[0].embeddings if parts else ()
+    whole = Embedded(
+        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in names},
+        present={name: np.concatenate([part.present[name] for part in parts]) for name in names},
+    )
+    require_finite(whole)
+    return whole
+
+
+def _batches(
+    model: nn.Module,
+    encode: Encode,
+    dataset: InputDataset[Data],
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> Iterator[Embedded]:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), (progress or Quiet()).track("encoding", len(dataset)) as advance:
+        with (progress or Quiet()).track("encoding", len(dataset)) as advance:
             for batch in dataset.batches(batch_size):
-                there = batch.to(device)
-                encoded: Mapping[str, Tensor] = model(dataset.inputs(there), there.present)
-                for name, tensor in encoded.items():
-                    parts.setdefault(name, []).append(tensor.float().cpu().numpy())
-                    present.setdefault(name, []).append(batch.present[name].numpy())
+                with torch.inference_mode():
+                    there = batch.to(device)
+                    encoded = encode(dataset.inputs(there), there.present)
+                yield Embedded(
+                    embeddings={name: tensor.float().cpu().numpy() for name, tensor in encoded.items()},
+                    present={name: batch.present[name].numpy() for name in encoded},
+                )
                 advance(len(batch))
     finally:
         model.train(was_training)
-    embeddings = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    here = {name: np.concatenate(arrays) for name, arrays in present.items()}
-    for name, array in embeddings.items():
-        bad = int((here[name] & ~np.isfinite(array).all(axis=1)).sum())
+
+
+def require_finite(encoded: Embedded) -> None:
+    """Refuse embeddings of modalities that are there and that no score can use.
+
+    Raises:
+        TrainingError: one is not finite.
+    """
+    for name, array in encoded.embeddings.items():
+        bad = int((encoded.present[name] & ~np.isfinite(array).all(axis=1)).sum())
         if bad:
             raise TrainingError(
                 f"{bad:,} of {len(array):,} embeddings of '{name}' are not finite",
                 remedy="Evaluate an earlier checkpoint, or train with a smaller learning rate",
             )
-    return Embedded(embeddings=embeddings, present=here)
