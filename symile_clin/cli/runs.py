@@ -43,6 +43,19 @@ def train(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 
 
 @click.command()
+@click.argument("run", required=False)
+@click.option("--out", type=FOLDER, help="Folder to write.  [default: exports/<run>]")
+@output_options
+def export(**arguments: Any) -> None:
+    """Write a run's model for others to load.
+
+    Weights as safetensors, settings, what was fitted on train, and a model card. It loads without the cohort:
+    `symile_clin.load(folder)`. RUN is a run's name or directory; the one finished last if left out.
+    """
+    call("export_run", **arguments)
+
+
+@click.command()
 @device_option
 @tracking_options
 @output_options

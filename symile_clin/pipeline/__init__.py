@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
+    from symile_clin.pipeline.comparison import compare as compare
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
+    from symile_clin.pipeline.embeddings import embed as embed
     from symile_clin.pipeline.evaluation import evaluate as evaluate
     from symile_clin.pipeline.experiment import xor as xor
+    from symile_clin.pipeline.exporting import export_run as export_run
     from symile_clin.pipeline.information import measure_information as measure_information
     from symile_clin.pipeline.plan import plan_cohort as plan_cohort
     from symile_clin.pipeline.preflight import check_cohort as check_cohort
     from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
+    from symile_clin.pipeline.searching import index as index
+    from symile_clin.pipeline.searching import search as search
     from symile_clin.pipeline.server import ui as ui
     from symile_clin.pipeline.session import demo as demo
     from symile_clin.pipeline.sql import cohort_sql as cohort_sql
@@ -30,15 +35,20 @@ if TYPE_CHECKING:
 _HOME = {
     "build_cohort": "cohorts",
     "check_cohort": "preflight",
+    "compare": "comparison",
     "describe_cohort": "describe",
     "cohort_sql": "sql",
     "demo": "session",
     "diff_cohorts": "difference",
+    "embed": "embeddings",
     "evaluate": "evaluation",
     "export_cohort": "release",
+    "export_run": "exporting",
     "import_cohort": "release",
+    "index": "searching",
     "measure_information": "information",
     "plan_cohort": "plan",
+    "search": "searching",
     "synth": "synthesis",
     "train": "training",
     "ui": "server",

@@ -1,0 +1,119 @@
+"""An exported model, loaded: new files in, embeddings and scores out, without a cohort and without commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from symile_clin import files
+from symile_clin.config import resolve_config
+from symile_clin.errors import ConfigError, MismatchError, NotFoundError
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.registry import modalities_of
+from symile_clin.model import MultimodalEncoder
+from symile_clin.objectives.base import Objective
+from symile_clin.pipeline.exporting import MODEL, STAGE
+from symile_clin.pipeline.models import build_model, choose_device
+from symile_clin.schema import STATE_DIR
+from symile_clin.strict import nearest
+from symile_clin.training.checkpoint import load_weights
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model with all that encoding takes.
+
+    Attributes:
+        about: its model.json: run, config, modalities, cohort.
+        modalities: how files and arrays of each become tensors.
+        state: by modality, what was fitted on the train split.
+        model: in evaluation mode.
+        objective: scores as in training.
+    """
+
+    about: Mapping[str, Any]
+    modalities: Mapping[str, Modality]
+    state: Mapping[str, Mapping[str, Any]]
+    model: MultimodalEncoder
+    objective: Objective
+    device: torch.device
+
+    def read(self, name: str, path: str | Path) -> dict[str, NDArray[Any]]:
+        """One file as the stored arrays of one sample, by the rules of the cohort (docs/search.md has the formats).
+
+        Raises:
+            ConfigError: no such modality, or one that is not read from a file.
+            SourceError: the file is missing or refused.
+        """
+        return self._modality(name).read_query(Path(path), self.state[name])
+
+    def embed(self, samples: Mapping[str, str | Path | Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+        """Normalised embeddings by modality, float32 on the CPU: (1, dim) of a file, (b, dim) of b samples' arrays.
+
+        Args:
+            samples: by modality a file, or stored arrays with the samples along the first axis; `read` gives those of
+                one sample without that axis.
+
+        Raises:
+            ConfigError: no such modality.
+            SourceError: a file is missing or refused.
+        """
+        return {name: self._embed(name, given) for name, given in samples.items()}
+
+    def score(self, queries: Mapping[str, Tensor], candidates: Tensor, *, target: str) -> Tensor:
+        """(q, c) scores, as in training, of candidates (c, dim) of `target` for queries (q, dim) of all others."""
+        with torch.inference_mode():
+            return self.objective.score(queries, candidates, target=target)
+
+    def _embed(self, name: str, given: str | Path | Mapping[str, NDArray[Any]]) -> Tensor:
+        modality = self._modality(name)
+        arrays = given
+        if not isinstance(arrays, Mapping):
+            arrays = {key: np.asarray(one)[None] for key, one in self.read(name, arrays).items()}
+        tensors = {key: torch.from_numpy(np.ascontiguousarray(one)).to(self.device) for key, one in arrays.items()}
+        with torch.inference_mode():
+            return self.model.encode(name, modality.to_input(tensors, None)).float().cpu()
+
+    def _modality(self, name: str) -> Modality:
+        if name not in self.modalities:
+            raise ConfigError(
+                f"this model has no modality '{name}'", remedy=nearest(name, self.modalities).capitalize()
+            )
+        return self.modalities[name]
+
+
+def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
+    """Load what `symile-clin export` wrote. Nothing in it is unpickled.
+
+    Raises:
+        NotFoundError: no exported model there.
+        MismatchError: a folder of another kind, or weights that do not fit.
+        ConfigError: no such device.
+    """
+    folder = Path(path)
+    manifest = files.read_manifest(folder)
+    if manifest is None:
+        raise NotFoundError(f"no exported model in {folder}", remedy="Write one with `symile-clin export`")
+    if manifest.get("stage") != STAGE:
+        raise MismatchError(f"{folder} holds a {manifest.get('stage')}", expected="what `symile-clin export` wrote")
+    about = files.read_json(folder / MODEL)
+    modalities = modalities_of({"modalities": {name: about["modalities"][name] for name in about["order"]}})
+    config = resolve_config(about["config"], source=str(folder / MODEL), modalities=modalities)
+    model, objective = build_model(config, modalities, pretrained=False)
+    load_weights(folder, model=model, objective=objective)
+    chosen = choose_device(device)
+    return ExportedModel(
+        about=about,
+        modalities=modalities,
+        state={name: files.read_json(folder / STATE_DIR / f"{name}.json") for name in modalities},
+        model=model.to(chosen).eval(),
+        objective=objective.to(chosen).eval(),
+        device=chosen,
+    )
