@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+# One process per core, and one thread in each; what takes longest comes first.
+EVERYWHERE := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-engines test-all test-lowest lint clean
 .DEFAULT_GOAL := demo
@@ -26,19 +28,19 @@ lint: .venv/.installed-dev
 	$(BIN)/lint-imports
 
 test: lint  ## lint, types, import contracts, tests
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(EVERYWHERE)
 
 test-engines: .venv/.installed-dev  ## PySpark in local mode against DuckDB, row for row; needs a JDK 17
 	$(BIN)/python -m pytest tests/cohort/test_spark.py tests/pipeline/test_engines.py
 
 test-all: lint  ## also the slow ones: three-seed comparison of objectives, PySpark, more kills
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(EVERYWHERE)
 
 test-lowest:  ## the lower bounds of pyproject.toml, installed and tested in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable . --group dev
-	.venv-lowest/bin/python -m pytest -m "not slow" -W default
+	.venv-lowest/bin/python -m pytest -m "not slow" -W default $(EVERYWHERE)
 
 clean:
 	rm -rf .venv .venv-lowest build dist

@@ -16,6 +16,13 @@ COMMAND = Path(sys.executable).with_name("symile-clin")
 TREE = "data/synthetic/demo"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file share a process, and so do all that need the session: what they share is made once."""
+    for item in items:
+        needs_session = "session" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("session" if needs_session else item.path.as_posix()))
+
+
 def readme_commands() -> list[str]:
     """Lines of the README's bash blocks without their comments, and commands that its prose promises."""
     blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
