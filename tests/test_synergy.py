@@ -6,14 +6,13 @@ Three seeds, the default demo preset for both objectives, everything through the
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from symile_clin.data.store import open_cohort
 from symile_clin.evaluation.bootstrap import paired_difference
-from symile_clin.evaluation.retrieval import Ranks
+from symile_clin.evaluation.ranked import Ranked, read_ranked
 from symile_clin.rng import stream
-from symile_clin.schema import QUERY_ROW, SUBJECT_ID
+from symile_clin.schema import SUBJECT_ID
 from tests.conftest import COMMAND
 from tests.test_readme import run_metrics
 
@@ -30,18 +29,20 @@ def _trained(session: Path, objective: str, seed: int) -> str:
     return name
 
 
-def _ranks(session: Path, run: str) -> pd.DataFrame:
-    return pd.read_parquet(session / "runs" / run / "eval" / "test" / "ranks.parquet")
+def _ranked(session: Path, run: str) -> Ranked:
+    found = read_ranked(session / "runs" / run / "eval" / "test" / "ranks.parquet")
+    return next(one for one in found if one.target == "cxr" and one.protocol == "candidates")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_symile_beats_pairwise_clip_and_the_pairs_ceiling(session: Path, seed: int) -> None:
     symile, clip = (_trained(session, objective, seed) for objective in ("symile", "clip"))
-    ours, theirs = _ranks(session, symile), _ranks(session, clip)
-    pd.testing.assert_series_equal(ours[QUERY_ROW], theirs[QUERY_ROW])
-    subjects = open_cohort(session / COHORT).samples[SUBJECT_ID].to_numpy()[ours[QUERY_ROW].to_numpy()]
-    hits = [Ranks(run["n_greater"].to_numpy(), run["n_tied"].to_numpy()).recall_at(1) for run in (ours, theirs)]
+    ours, theirs = _ranked(session, symile), _ranked(session, clip)
+    assert ours.query == theirs.query == ("ecg", "labs")
+    assert (ours.query_row == theirs.query_row).all()
+    subjects = open_cohort(session / COHORT).samples[SUBJECT_ID].to_numpy()[ours.query_row]
+    hits = [one.ranks.recall_at(1) for one in (ours, theirs)]
     difference = paired_difference(hits[0], hits[1], subjects, rng=stream(0, "synergy"))
     metrics = run_metrics(session, symile)
     print(f"seed {seed}: Symile {metrics[TARGET]:.3f}, difference {difference}")

@@ -10,17 +10,18 @@ Source: Breiman, "Random Forests", Machine Learning 45, 2001, section 10, and Fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
-from symile_clin.evaluation.absence import SEED, StandIns, shuffled, without
-from symile_clin.evaluation.bootstrap import Interval, bootstrap_interval
+from symile_clin.evaluation.absence import SEED, StandIns, shuffled
+from symile_clin.evaluation.bootstrap import Interval
 from symile_clin.evaluation.embed import Embedded
-from symile_clin.evaluation.report import interval_report, mean_report, patient_stream, query_prefix
+from symile_clin.evaluation.measures import DROP, Mean, query_prefix
+from symile_clin.evaluation.ranked import Ranked
 from symile_clin.evaluation.retrieval import chance, rank, score_lists
 from symile_clin.objectives.base import Objective
 from symile_clin.rng import stream
@@ -32,74 +33,47 @@ SHUFFLES: Final = 10
 SHUFFLED: Final = "_shuffled"
 
 
-def smaller_queries(query: Sequence[str]) -> list[tuple[str, ...]]:
-    """The queries that lack one of these modalities, in their order; none if nothing would be left to ask with."""
-    return [tuple(name for name in query if name != left) for left in query] if len(query) > 1 else []
-
-
-def ablation_report(
+def shuffled_means(
     *,
     objective: Objective,
     encoded: Embedded,
     rows: NDArray[np.int64],
     lists: CandidateLists,
-    clusters: NDArray[Any],
     stand_ins: StandIns,
-    recall: NDArray[np.float64],
-    query: Sequence[str],
-    subsets: Collection[Sequence[str]],
-    seed: int,
-    split: Split,
-    target: str,
-) -> dict[str, float]:
-    """recall_at_1 with fewer modalities and with shuffled ones, over the same lists as with all.
+    full: Ranked,
+) -> list[Mean]:
+    """recall_at_1 with each query modality shuffled, and how much lower it is than with none, over the same lists.
 
     Args:
         encoded: embeddings of samples `rows`.
-        clusters: (q,) the patient of each query.
-        recall: (q,) recall_at_1 of each query with all modalities.
-        query: these modalities; each is shuffled in turn.
-        subsets: those to ask with alone, each some of `query`.
-        seed: of the resampling of patients; shuffles are the same for all.
+        lists: those of `full`.
+        full: what came of asking with all other modalities as they are; each is shuffled in turn.
 
     Returns:
-        `<split>/<target>/candidates/<subset>/recall_at_1` with `_ci_low`, `_ci_high`, `_chance`, and `_drop`, how much
-        lower it is than with all, with its own paired interval `_drop_ci_low`, `_drop_ci_high`; and
-        `_marginalised_over`, the number of training samples that stand for what is taken away, 0 for learned
-        placeholders alone. The same, without the last, for each modality shuffled: its query is `a_shuffled+b`.
+        recall_at_1 and recall_at_1_drop of the query `a_shuffled+b`, for each a.
 
     Raises:
-        CohortError: queries of fewer than two patients.
-        MismatchError: nothing stands for a modality that is taken away.
+        MismatchError: nothing stands for a modality that a query lacks.
     """
-    level = chance(lists.listed.sum(axis=1)).recall_at(1)
-
-    def measured(changed: Sequence[Embedded], name: str) -> dict[str, float]:
-        hits = np.array([_recall(objective, one, rows, lists, target, stand_ins) for one in changed])
-        # differences first: where nothing changes they are zero to the bit
-        drop = bootstrap_interval((recall - hits).mean(axis=0), clusters, rng=patient_stream(seed))
-        return {
-            **mean_report(name, hits.mean(axis=0), chance=level, clusters=clusters, seed=seed),
-            **interval_report(f"{name}_drop", drop),
-        }
-
-    metrics: dict[str, float] = {}
-    for subset in subsets:
-        taken = [name for name in query if name not in subset]
-        name = f"{query_prefix(split, target, subset)}recall_at_1"
-        metrics |= measured([without(encoded, taken, stand_ins)], name)
-        marginalised = any(one not in stand_ins.placeholders for one in taken)
-        metrics[f"{name}_marginalised_over"] = float(stand_ins.samples if marginalised else 0)
-    for one in query:
+    recall = full.ranks.recall_at(1)
+    level = float(chance(full.n_candidates).recall_at(1).mean())
+    found: list[Mean] = []
+    for one in full.query:
         changed = [shuffled(encoded, one, stream(SEED, "shuffled", one, number)) for number in range(SHUFFLES)]
-        metrics |= measured(changed, shuffled_name(split, target, query, one))
-    return metrics
+        hits = np.array([_recall(objective, other, rows, lists, full.target, stand_ins) for other in changed])
+        query = shuffled_query(full.query, one)
+        # differences first: where nothing changes they are zero to the bit
+        lost = (recall - hits).mean(axis=0)
+        found += [
+            Mean(full.target, "candidates", query, "recall_at_1", hits.mean(axis=0), full.patient, level),
+            Mean(full.target, "candidates", query, DROP, lost, full.patient),
+        ]
+    return found
 
 
-def shuffled_name(split: Split, target: str, query: Sequence[str], one: str) -> str:
-    """Name of recall_at_1 where modality `one` of the query is shuffled."""
-    names = [name + SHUFFLED if name == one else name for name in sorted(query)]
-    return f"{split}/{target}/candidates/{'+'.join(names)}/recall_at_1"
+def shuffled_query(query: Sequence[str], one: str) -> tuple[str, ...]:
+    """The names of a query of which modality `one` is shuffled."""
+    return tuple(name + SHUFFLED if name == one else name for name in sorted(query))
 
 
 def contributions(
@@ -114,8 +88,8 @@ def contributions(
     for one in query:
         rest = [name for name in query if name != one]
         names = {
-            "taken away": f"{query_prefix(split, target, rest)}recall_at_1_drop",
-            "shuffled": f"{shuffled_name(split, target, query, one)}_drop",
+            "taken away": f"{query_prefix(split, target, rest)}{DROP}",
+            "shuffled": f"{query_prefix(split, target, shuffled_query(query, one))}{DROP}",
         }
         found[one] = {
             way: Interval(metrics[name], metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"])
@@ -125,12 +99,11 @@ def contributions(
     return found
 
 
-def contribution_table(found: Mapping[str, Mapping[str, Interval]], *, method: str) -> str:
+def contribution_table(found: Mapping[str, Mapping[str, Interval]]) -> str:
     """The contributions as lines for a terminal.
 
     Args:
         found: by `contributions`.
-        method: what stands for a modality that is taken away, in words.
     """
     ways = list(next(iter(found.values())))
     heads = {"taken away": "taken away", "shuffled": f"shuffled (mean of {SHUFFLES})"}
@@ -140,8 +113,6 @@ def contribution_table(found: Mapping[str, Mapping[str, Interval]], *, method: s
     for name, by_way in found.items():
         cells = [f"{one.estimate:.3f}  [{one.low:.3f}, {one.high:.3f}]" for one in by_way.values()]
         lines.append(f"  {name:{width}} " + "  ".join(f"{cell:>24}" for cell in cells))
-    if "taken away" in ways:
-        lines.append(f"  taken away: {method}")
     return "\n".join(lines)
 
 

@@ -80,21 +80,56 @@ def stand_ins(
         CohortError: no training sample has all those modalities.
         TrainingError: an embedding is not finite.
     """
+    found = every_stand_ins(
+        model=model,
+        names={"": names},
+        cohort=cohort,
+        modalities=modalities,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+    return found[""]
+
+
+def every_stand_ins(
+    *,
+    model: MultimodalEncoder,
+    names: Mapping[str, Sequence[str]],
+    cohort: Cohort,
+    modalities: Mapping[str, Modality],
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> dict[str, StandIns]:
+    """As `stand_ins`, for several sets of `names`, each under its key; no training sample is encoded twice."""
+    every = {name for some in names.values() for name in some}
     with torch.inference_mode():
-        learned = {name: model.placeholder(name) for name in names}
+        learned = {name: model.placeholder(name) for name in every}
     placeholders = {name: one.float().cpu().numpy() for name, one in learned.items() if one is not None}
-    without = [name for name in learned if name not in placeholders]
-    reference = {}
-    if without:
-        found = embed(
+    without = {key: [name for name in some if name not in placeholders] for key, some in names.items()}
+    rows = {key: reference_rows(cohort, some) for key, some in without.items() if some}
+    encoded_rows = np.unique(np.concatenate([*rows.values(), np.empty(0, dtype=np.int64)]))
+    reference: dict[str, dict[str, NDArray[np.float32]]] = {key: {} for key in names}
+    if len(encoded_rows):
+        encoded = embed(
             model=model,
-            dataset=CohortDataset(cohort, modalities, reference_rows(cohort, without)),
+            dataset=CohortDataset(cohort, modalities, encoded_rows),
             batch_size=batch_size,
             device=device,
             progress=progress,
         ).embeddings
-        reference = {name: found[name] for name in without}
-    return StandIns(placeholders=placeholders, reference=reference, scale=float(model.scale.detach()))
+        for key, of_key in rows.items():
+            places = np.searchsorted(encoded_rows, of_key)
+            reference[key] = {name: encoded[name][places] for name in without[key]}
+    return {
+        key: StandIns(
+            placeholders={name: placeholders[name] for name in some if name in placeholders},
+            reference=reference[key],
+            scale=float(model.scale.detach()),
+        )
+        for key, some in names.items()
+    }
 
 
 def reference_rows(cohort: Cohort, names: Sequence[str]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.store import Cohort
+from symile_clin.evaluation.measures import query_prefix
 from symile_clin.evaluation.retrieval import Ranks, rank
+from symile_clin.evaluation.ways import query_subsets
+from symile_clin.schema import Split, present_column
 from symile_clin.synthetic.truth import read_planting, scores
 
 Present = Mapping[str, NDArray[np.bool_]]
+
+
+def reachable(
+    cohort: Cohort, lists: CandidateLists, *, modalities: Collection[str], split: Split, target: str
+) -> dict[str, float]:
+    """What a perfect model would reach on these lists, from all modalities and from fewer; for synthetic cohorts.
+
+    Returns:
+        `<split>/<target>/recall_at_1_ceiling` and `_ceiling_pairs`, and for every smaller query
+        `<split>/<target>/candidates/<query>/recall_at_1_ceiling`; nothing where the target was not planted.
+    """
+    if cohort.truth is None or cohort.planted is None or cohort.planted["target"] != target:
+        return {}
+    present = {name: cohort.samples[present_column(name)].to_numpy(dtype=np.bool_) for name in modalities}
+    found = ceilings(truth=cohort.truth, planted=cohort.planted, lists=lists, present=present)
+    metrics = {f"{split}/{target}/{name}": value for name, value in found.items()}
+    for query in query_subsets(list(modalities), target)[1:]:
+        left = {name: here & (name in query or name == target) for name, here in present.items()}
+        reached = ceilings(truth=cohort.truth, planted=cohort.planted, lists=lists, present=left)
+        metrics[f"{query_prefix(split, target, query)}recall_at_1_ceiling"] = reached["recall_at_1_ceiling"]
+    return metrics
 
 
 def ceilings(

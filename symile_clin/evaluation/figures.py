@@ -102,7 +102,7 @@ def bootstrap_distribution(
     lines = zip((style.GREY, style.VERMILION, style.GREEN), ("--", "-.", ":"), references.items(), strict=False)
     with style.figure(path, width=6.4, height=3.8) as figure:
         axes = figure.add_subplot()
-        counts, _, _ = axes.hist(means, bins=30, color=style.BLUE, alpha=0.75)
+        counts, _, _ = axes.hist(means.round(12), bins=30, color=style.BLUE, alpha=0.75)
         axes.axvspan(accuracy.low, accuracy.high, color=style.PALE, zorder=0)
         interval = f"this model {accuracy.estimate:.3f}, 95 % interval [{accuracy.low:.3f}, {accuracy.high:.3f}]"
         style.label_line(axes, accuracy.estimate, interval, style.BLUE)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.store import Cohort
 from symile_clin.evaluation import style
-from symile_clin.evaluation.retrieval import Ranks, Scores
+from symile_clin.evaluation.retrieval import Ranks
+from symile_clin.evaluation.scoring import Scores
 from symile_clin.modalities.base import Modality
 from symile_clin.schema import present_column
 

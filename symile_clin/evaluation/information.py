@@ -32,7 +32,7 @@ from symile_clin.evaluation.contrasts import (
 from symile_clin.evaluation.critics import SeparableCritic, fit
 from symile_clin.evaluation.embed import Embedded
 from symile_clin.evaluation.estimators import info_nce
-from symile_clin.evaluation.report import patient_stream
+from symile_clin.evaluation.measures import patient_stream
 from symile_clin.objectives.base import Objective
 from symile_clin.rng import stream
 

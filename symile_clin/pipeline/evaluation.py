@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from symile_clin.data.store import newest_cohort, open_cohort
-from symile_clin.evaluation.evaluate import evaluate_split
+from symile_clin.evaluation.evaluate import MIN_GROUP, evaluate_split
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.runs import cohort_of, open_run
 from symile_clin.pipeline.tracked import track_results
@@ -22,6 +22,7 @@ def evaluate(
     cohort: Path | None = None,
     split: Split = "test",
     bootstrap: int | None = None,
+    min_group: int = MIN_GROUP,
     device: str = "auto",
     tracking_uri: str | None = TRACKING_URI,
     log_patient_level: bool = False,
@@ -36,6 +37,7 @@ def evaluate(
         objective: of such a checkpoint, if it is to be scored with another than its own.
         cohort: a cohort directory; None takes the one the run was trained on, for a checkpoint the newest.
         bootstrap: B of the paper's resampling of queries, beside the interval that is always there.
+        min_group: patients that a group must have to be shown.
         device: "auto", "cpu", "cuda", ...
         tracking_uri: MLflow store; None records nothing.
         log_patient_level: also send patient-level artefacts of real patients.
@@ -64,6 +66,7 @@ def evaluate(
     progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {trained.device}.")
     directory = trained.directory(EVAL_DIR, split)
     evaluation = evaluate_split(
+        run=opened.name,
         model=trained.model,
         objective=trained.objective,
         cohort=data,
@@ -71,6 +74,7 @@ def evaluate(
         split=split,
         target=str(data.spec["candidates"]["target"]),
         bootstrap=bootstrap,
+        min_group=min_group,
         seed=trained.config.seed,
         batch_size=BATCH_SIZE,
         device=trained.device,
@@ -83,7 +87,7 @@ def evaluate(
             kind="eval",
             run=opened,
             cohort=data,
-            metrics=evaluation.metrics,
+            metrics=evaluation.tracked,
             artifacts=evaluation.artifacts,
             split=split,
             trained_here=trained.trained_here,

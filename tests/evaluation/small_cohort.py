@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symile_clin import files
-from symile_clin.data.candidates import draw_candidates, write_candidates
+from symile_clin.data.candidates import draw_candidates, draw_matched, write_candidates
 from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.data.strata import strata
 from symile_clin.modalities.base import ArraySpec, Modality
 from symile_clin.rng import stream
 from symile_clin.schema import (
+    AGE,
+    AGE_BAND,
     ARRAYS_DIR,
     CANDIDATES_DIR,
+    GENDER,
     ROW,
     SAMPLE_ID,
     SAMPLES,
@@ -33,6 +37,7 @@ from symile_clin.synthetic.truth import Planting, draw_factors
 
 PLANTING = Planting(target="blue", queries=("red", "green"))
 NAMES = ("blue", "red", "green")
+VIEW = "blue_view"
 
 
 class Bits:
@@ -44,6 +49,7 @@ class Bits:
     def __init__(self, name: str) -> None:
         self.name = name
         self.arrays = {"bits": ArraySpec("uint8", (PLANTING.factors[name],))}
+        self.match_columns = (VIEW,) if name == PLANTING.target else ()
 
     def to_input(self, arrays: Mapping[str, Tensor], draws: Tensor | None) -> Tensor:
         assert draws is None
@@ -125,6 +131,10 @@ def small_cohort(
     admitted = np.arange(admissions + train)
     split = ["test"] * admissions + ["train"] * train
     samples = pd.DataFrame({ROW: admitted, SAMPLE_ID: admitted, SPLIT: split, SUBJECT_ID: admitted // 2})
+    people = stream(0, "small cohort", "people")
+    samples[GENDER] = people.choice(["F", "M"], (admissions + train + 1) // 2)[admitted // 2]
+    samples[AGE] = people.choice([45, 67], (admissions + train + 1) // 2)[admitted // 2]
+    samples[VIEW] = people.choice(["front", "side"], len(admitted))
     truth: dict[str, NDArray[Any]] = {SAMPLE_ID: admitted}
     arrays = {}
     for name in NAMES:
@@ -142,6 +152,10 @@ def small_cohort(
     for stem, other_subjects in (("test", False), ("test_other_subjects", True)):
         lists = draw_candidates(rows, subjects, n=10, rng=rng, split="test", other_subjects=other_subjects)
         write_candidates(path / CANDIDATES_DIR / f"{stem}.parquet", lists)
+    alike = strata(queries, [GENDER, AGE_BAND, VIEW])
+    write_candidates(
+        path / CANDIDATES_DIR / "test_matched.parquet", draw_matched(rows, subjects, alike, n=10, rng=people)
+    )
     content = {"name": "small", "hash": "0", "spec": {}, "synthetic": True, "arrays": arrays}
     files.write_manifest(path, stage="cohort", content={**content, "planted": PLANTING.model_dump(mode="json")})
     return open_cohort(path)

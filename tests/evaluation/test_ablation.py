@@ -14,18 +14,14 @@ from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.evaluation import figures
-from symile_clin.evaluation.ablation import (
-    SHUFFLES,
-    ablation_report,
-    contribution_table,
-    contributions,
-    smaller_queries,
-)
-from symile_clin.evaluation.absence import SEED, StandIns
+from symile_clin.evaluation.ablation import SHUFFLES, contribution_table, contributions, shuffled_means
+from symile_clin.evaluation.absence import SEED, StandIns, without
 from symile_clin.evaluation.bootstrap import Interval, bootstrap_interval
 from symile_clin.evaluation.embed import Embedded
-from symile_clin.evaluation.report import patient_stream
+from symile_clin.evaluation.measures import drops, flat, marginalised_over, means_of, measured, patient_stream
+from symile_clin.evaluation.ranked import Ranked
 from symile_clin.evaluation.retrieval import rank, score_lists
+from symile_clin.evaluation.ways import query_subsets
 from symile_clin.objectives import PairwiseClip, Symile
 from symile_clin.objectives.base import Objective
 from symile_clin.rng import stream
@@ -50,13 +46,12 @@ def signs(seed: int, d: int = 16) -> dict[str, NDArray[np.float32]]:
     return {"red": red, "green": green, "blue": red * green, "grey": np.full((N, d), 0.5, np.float32)}
 
 
-def measured(
+def report(
     embeddings: Mapping[str, NDArray[np.float32]],
     *,
     objective: Objective | None = None,
     present: Mapping[str, NDArray[np.bool_]] | None = None,
     absent: StandIns | None = None,
-    subsets: Sequence[Sequence[str]] | None = None,
 ) -> dict[str, float]:
     query = [name for name in embeddings if name != "blue"]
     encoded = Embedded(embeddings, present or everything(list(embeddings)))
@@ -65,21 +60,23 @@ def measured(
     others = signs(100, embeddings["blue"].shape[1])
     reference = {name: embeddings[name][:20] if np.ptp(embeddings[name]) == 0 else others[name][:20] for name in query}
     stand_ins = absent or StandIns({}, reference, 1.0)
-    full = score_lists(chosen, embeddings, rows, lists(), "blue", present=encoded.present, stand_ins=stand_ins)
-    return ablation_report(
-        objective=chosen,
-        encoded=encoded,
-        rows=rows,
-        lists=lists(),
-        clusters=rows // 2,
-        stand_ins=stand_ins,
-        recall=rank(full).recall_at(1),
-        query=query,
-        subsets=smaller_queries(query) if subsets is None else subsets,
-        seed=3,
-        split="test",
-        target="blue",
+
+    def asked(subset: tuple[str, ...]) -> Ranked:
+        changed = without(encoded, [name for name in query if name not in subset], stand_ins)
+        scores = score_lists(
+            chosen, changed.embeddings, rows, lists(), "blue", present=changed.present, stand_ins=stand_ins
+        )
+        return Ranked(
+            "blue", "candidates", tuple(sorted(subset)), rows, rows // 2, rank(scores), np.full(N, LONG, np.int64)
+        )
+
+    ranked = [asked(subset) for subset in query_subsets(list(embeddings), "blue")]
+    shuffles = shuffled_means(
+        objective=chosen, encoded=encoded, rows=rows, lists=lists(), stand_ins=stand_ins, full=ranked[0]
     )
+    means = [*(mean for one in ranked[1:] for mean in means_of(one)), *drops(ranked), *shuffles]
+    metrics = flat(measured(means, seed=3), split="test", full={"blue": query})
+    return metrics | marginalised_over(ranked, split="test", full={"blue": query}, stand_ins={"blue": stand_ins})
 
 
 def drop(metrics: Mapping[str, float], query: str) -> tuple[float, float, float]:
@@ -112,7 +109,7 @@ def test_shuffled_retrieval_equals_a_loop() -> None:
     learned = np.ones(4, np.float32)
     green[~present["green"]] = learned
     absent = StandIns({"red": learned, "green": learned}, {}, 1.0)
-    metrics = measured({"red": red, "green": green, "blue": BLUE}, present=present, absent=absent)
+    metrics = report({"red": red, "green": green, "blue": BLUE}, present=present, absent=absent)
     own = {"red": red.astype(np.float64), "green": green.astype(np.float64)}
     full = [recall_of(own, query) for query in range(N)]
     for name in ("red", "green"):
@@ -134,7 +131,7 @@ def test_shuffled_retrieval_equals_a_loop() -> None:
 
 
 def test_a_modality_that_carries_nothing_contributes_exactly_nothing() -> None:
-    metrics = measured(signs(0))
+    metrics = report(signs(0))
     assert drop(metrics, "green+grey_shuffled+red") == (0.0, 0.0, 0.0)
     assert drop(metrics, "green+red") == (0.0, 0.0, 0.0)
     for other in ("green+grey", "grey+red", "green_shuffled+grey+red", "green+grey+red_shuffled"):
@@ -145,7 +142,7 @@ def test_planted_synergy_needs_both() -> None:
     """The product finds the match whenever both are there, and does no better than chance without either."""
     for seed in range(3):
         embeddings = {name: array for name, array in signs(seed).items() if name != "grey"}
-        metrics = measured(embeddings)
+        metrics = report(embeddings)
         for query in ("red", "green", "green_shuffled+red", "green+red_shuffled"):
             estimate, low, high = drop(metrics, query)
             assert low > 0.6
@@ -159,13 +156,13 @@ def test_for_pairs_the_modality_that_tells_all_contributes_all() -> None:
     rng = np.random.default_rng(5)
     blue = rng.choice([-1.0, 1.0], (N, 32)).astype(np.float32)
     noise = (0.05 * rng.choice([-1.0, 1.0], (N, 32))).astype(np.float32)
-    metrics = measured({"red": blue, "green": noise, "blue": blue}, objective=PairwiseClip())
+    metrics = report({"red": blue, "green": noise, "blue": blue}, objective=PairwiseClip())
     assert drop(metrics, "red")[0] == pytest.approx(0.0, abs=0.02)
     assert drop(metrics, "green")[1] > 0.6
 
 
 def test_a_collapsed_model_is_at_chance_with_and_without() -> None:
-    metrics = measured({name: np.full((N, 5), 0.1, np.float32) for name in ("red", "green", "blue")})
+    metrics = report({name: np.full((N, 5), 0.1, np.float32) for name in ("red", "green", "blue")})
     for query in ("red", "green", "green_shuffled+red", "green+red_shuffled"):
         prefix = f"test/blue/candidates/{query}/recall_at_1"
         assert metrics[prefix] == pytest.approx(1 / LONG, abs=1e-12)
@@ -177,51 +174,32 @@ def test_who_lacks_it_anyway_loses_nothing() -> None:
     embeddings = {name: array for name, array in signs(2).items() if name != "grey"}
     present = everything(list(embeddings)) | {"red": np.arange(N) % 2 == 0}
     learned = np.zeros(16, np.float32)
-    whole = measured(embeddings, absent=StandIns({"red": learned, "green": learned}, {}, 1.0))
+    whole = report(embeddings, absent=StandIns({"red": learned, "green": learned}, {}, 1.0))
     embeddings["red"] = np.where(present["red"][:, None], embeddings["red"], learned)
-    halved = measured(embeddings, present=present, absent=StandIns({"red": learned, "green": learned}, {}, 1.0))
+    halved = report(embeddings, present=present, absent=StandIns({"red": learned, "green": learned}, {}, 1.0))
     assert drop(whole, "green")[0] == pytest.approx(1 - 1 / LONG)
     assert drop(halved, "green")[0] == pytest.approx((1 - 1 / LONG) / 2)
 
 
-def test_any_subset_may_be_asked_for_and_the_method_is_named() -> None:
-    embeddings = signs(0)
-    assert smaller_queries(["a", "b", "c"]) == [("b", "c"), ("a", "c"), ("a", "b")]
-    assert smaller_queries(["a"]) == []
-    learned = StandIns(
-        {"grey": np.ones(16, np.float32)}, {"red": embeddings["red"][:7], "green": embeddings["green"][:7]}, 1.0
-    )
-    found = measured(embeddings, absent=learned, subsets=[("red",), ("green", "red")])
-    names = [name for name in found if name.endswith("_marginalised_over")]
-    assert {name: found[name] for name in names} == {
-        "test/blue/candidates/red/recall_at_1_marginalised_over": 7.0,
-        "test/blue/candidates/green+red/recall_at_1_marginalised_over": 0.0,
-    }
-    suffixes = {"", "_ci_low", "_ci_high", "_chance", "_drop", "_drop_ci_low", "_drop_ci_high", "_marginalised_over"}
-    prefix = "test/blue/candidates/red/recall_at_1"
-    assert {name.removeprefix(prefix) for name in found if name.startswith(prefix)} == suffixes
-
-
 def test_the_table_and_the_figure_show_what_was_found(tmp_path: Path) -> None:
-    metrics = measured({name: array for name, array in signs(0).items() if name != "grey"})
+    metrics = report({name: array for name, array in signs(0).items() if name != "grey"})
     found = contributions(metrics, split="test", target="blue", query=["red", "green"])
     assert list(found) == ["red", "green"]
     estimate, low, high = drop(metrics, "green")
     assert found["red"]["taken away"] == Interval(estimate, low, high)  # without red there is green
     assert found["red"]["shuffled"].estimate == drop(metrics, "green+red_shuffled")[0]
-    text = contribution_table(found, method="learned placeholder")
+    text = contribution_table(found)
     assert f"{estimate:.3f}  [{low:.3f}, {high:.3f}]" in text
     assert "mean of 10" in text
-    assert "taken away: learned placeholder" in text
     figures.contribution_bars(tmp_path / "bars.png", contributions=found, target="blue", recall=1.0, chance=1 / LONG)
     assert imread(tmp_path / "bars.png")[:, :, :3].std() > 0.02
 
 
 def test_with_a_single_query_modality_it_is_only_shuffled(tmp_path: Path) -> None:
-    metrics = measured({name: array for name, array in signs(0).items() if name in ("red", "blue")})
+    metrics = report({name: array for name, array in signs(0).items() if name in ("red", "blue")})
     assert {name.split("/")[3] for name in metrics} == {"red_shuffled"}
     found = contributions(metrics, split="test", target="blue", query=["red"])
     assert set(found["red"]) == {"shuffled"}
-    assert "taken away" not in contribution_table(found, method="")
+    assert "taken away" not in contribution_table(found)
     nothing: dict[str, Any] = {"red": {"shuffled": Interval(0.0, 0.0, 0.0)}}
     figures.contribution_bars(tmp_path / "bars.png", contributions=nothing, target="blue", recall=0.1, chance=0.1)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.image import imread
 from torch import nn
@@ -16,6 +15,7 @@ from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
 from symile_clin.evaluation.gallery import choose_examples, gallery
+from symile_clin.evaluation.ranked import read_ranked
 from symile_clin.evaluation.retrieval import rank
 from symile_clin.model import MultimodalEncoder
 from symile_clin.progress import Quiet
@@ -32,6 +32,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: int | None = 10) -> Evaluation:
     return evaluate_split(
+        run="a run",
         model=cast(MultimodalEncoder, model),
         objective=Product("l2"),
         cohort=cohort,
@@ -39,6 +40,7 @@ def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: i
         split="test",
         target="blue",
         bootstrap=bootstrap,
+        min_group=20,
         seed=0,
         batch_size=32,
         device="cpu",
@@ -107,8 +109,8 @@ def test_samples_that_lack_something_are_counted_and_scored(tmp_path: Path) -> N
         assert found.metrics[RECALL] == pytest.approx(found.metrics[f"{RECALL}_ceiling"], abs=0.05)
         for words in ("3 samples lack blue: neither", f"2 queries lack red: {how}", f"4 queries lack green: {how}"):
             assert words in found.table
-        ranks = pd.read_parquet(tmp_path / "eval" / "ranks.parquet")
-        assert not set(ranks["query_row"]) & {3, 40, 41}
+        for one in read_ranked(tmp_path / "eval" / "ranks.parquet"):
+            assert not set(one.query_row) & set(lacking[one.target])
 
 
 def test_without_bootstrap_only_the_papers_figures_are_missing(cohort: Cohort, tmp_path: Path) -> None:
@@ -122,10 +124,10 @@ def test_files_hold_the_same_and_no_ids(evaluation: Evaluation, cohort: Cohort) 
     folder = evaluation.artifacts[0].path.parent
     assert {artifact.path.name for artifact in evaluation.artifacts} == {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.metrics
-    ranks = pd.read_parquet(folder / "ranks.parquet")
-    assert list(ranks.columns) == ["query_row", "n_greater", "n_tied"]
-    recall = np.clip((1 - ranks.n_greater) / (ranks.n_tied + 1), 0, 1).mean()
-    assert recall == pytest.approx(evaluation.metrics[RECALL])
+    for one in read_ranked(folder / "ranks.parquet"):
+        default = one.protocol == "candidates" and len(one.query) == 2
+        name = f"test/{one.target}/" + ("" if default else f"{one.protocol}/{'+'.join(one.query)}/") + "recall_at_1"
+        assert one.ranks.recall_at(1).mean() == pytest.approx(evaluation.metrics[name])
     with np.load(folder / "embeddings.npz") as stored:
         assert set(stored) == {"row", "blue", "red", "green"}
         assert stored["blue"].dtype == np.float32

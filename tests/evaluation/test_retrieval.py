@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symile_clin.data.candidates import NO_ROW, CandidateLists
 from symile_clin.errors import MismatchError, TrainingError
-from symile_clin.evaluation import retrieval
+from symile_clin.evaluation import scoring
 from symile_clin.evaluation.retrieval import Ranks, chance, rank, score_lists
 from symile_clin.objectives.base import Objective
 
@@ -120,7 +120,7 @@ def test_no_queries_give_no_ranks() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 256])
 def test_scores_equal_a_loop_over_queries_and_candidates(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "QUERIES_PER_CHUNK", chunk)
+    monkeypatch.setattr(scoring, "QUERIES_PER_CHUNK", chunk)
     embeddings, rows, lists = random_problem(np.random.default_rng(0))
     scores = score_lists(Product("l2"), embeddings, rows, lists, "blue")
     at = {int(row): position for position, row in enumerate(rows)}
