@@ -114,7 +114,8 @@ def _trace(
             expected="one of those that `explainable` names",
         )
     one_sample = _OneSample(scorer, embeddings, {name: here.cpu() for name, here in batch.present.items()}, target)
-    score = float(one_sample.scores(target, embeddings[target])[0])
+    with torch.no_grad():
+        score = float(one_sample.scores(target, embeddings[target])[0])
     found = {}
     for name, modality in dataset.modalities.items():
         if not batch.present[name].all() or modality.attribution is None:
