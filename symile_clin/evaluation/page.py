@@ -22,6 +22,7 @@ from pandas.api.types import is_numeric_dtype
 from symile_clin import __version__, files
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_SHORT: Final = 24  #: letters of a cell that is not worth breaking
 NOTHING: Final = "–"  #: what a cell without a value shows
 
 
@@ -79,10 +80,15 @@ class Table:
     numeric: Collection[str] = ()
 
     @property
-    def columns(self) -> list[tuple[str, bool]]:
-        """Name of each column, and whether it holds numbers."""
-        types = self.frame.dtypes
-        return [(str(name), name in self.numeric or is_numeric_dtype(types[name])) for name in self.frame.columns]
+    def columns(self) -> list[tuple[str, str]]:
+        """Name of each column, and how it is set: numbers to the right, short words in one line."""
+        longest = [max(map(len, column), default=0) for column in zip(*self.lines, strict=True)] or [0]
+        longest += [0] * len(self.frame.columns)  # of a table without lines
+        found = []
+        for place, name in enumerate(self.frame.columns):
+            numeric = name in self.numeric or is_numeric_dtype(self.frame.dtypes.iloc[place])
+            found.append((str(name), "number" if numeric else "short" if longest[place] <= _SHORT else ""))
+        return found
 
     @property
     def lines(self) -> list[list[str]]:
@@ -132,10 +138,31 @@ class Part:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Blocks next to each other, below each other where the page is narrow."""
+    """Blocks next to each other, below each other where the page is narrow.
+
+    Attributes:
+        wide_first: the first takes most of the width.
+    """
 
     kind: ClassVar[str] = "side_by_side"
     blocks: Sequence[Block]
+    wide_first: bool = False
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks below each other, as one of several that are side by side."""
+
+    kind: ClassVar[str] = "stack"
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures in a line, all of one width."""
+
+    kind: ClassVar[str] = "strip"
+    pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
@@ -156,7 +183,7 @@ class Code:
 
 
 #: What a section is made of; text is a paragraph, markup stands as it is.
-Block = str | Markup | Picture | Table | Facts | Headline | Missing | Part | SideBySide | Details | Code
+Block = str | Markup | Picture | Table | Facts | Headline | Missing | Part | SideBySide | Stack | Strip | Details | Code
 
 
 @dataclass(frozen=True)

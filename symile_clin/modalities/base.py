@@ -337,7 +337,7 @@ class Modality(ABC):
 
     def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
         """Which of its parts each sample has, where a modality has parts (labs: items): (n, parts) bool, a column for
-        each part, called as a person does. No column where samples have it or have it not.
+        each part, called as a person does; the columns' name is that of one part. No column where there are no parts.
         """
         return samples.iloc[:, :0]
 

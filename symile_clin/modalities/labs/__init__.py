@@ -206,7 +206,8 @@ class Labs(Modality):
     def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
         """Which items each sample has."""
         there = samples[[self._value(itemid) for itemid in self.items]].notna()
-        return there.set_axis([LABELS.get(itemid, str(itemid)) for itemid in self.items], axis="columns")
+        names = [LABELS.get(itemid, str(itemid)) for itemid in self.items]
+        return there.set_axis(names, axis="columns").rename_axis(columns="item")
 
     def table(self, row: Row) -> pd.DataFrame:
         """The items that were measured, with unit, reference range, flag and percentile in train."""
