@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
@@ -41,8 +41,8 @@ class Trained:
         """Whether the cohort is the one the run was trained on."""
         return self.cohort.hash == str(self.run.manifest["cohort"]["hash"])
 
-    def directory(self, kind: str, split: Split) -> Path:
-        """Where what is measured of a kind on a split goes."""
+    def directory(self, kind: str, split: Split | Literal["all"]) -> Path:
+        """Where what is measured of a kind on a split goes, or on all of them."""
         return self.run.path / kind / (split if self.trained_here else f"{self.cohort.name}-{split}")
 
     def measured(self, directory: Path, *, metrics: Mapping[str, float], table: str) -> Measured:
