@@ -35,6 +35,7 @@ class Picture:
         alt: what it shows, for those who cannot see it; never empty.
         caption: shown below.
         width: CSS pixels at most; None for as wide as the place allows.
+        least: CSS pixels below which it is moved sideways instead of made smaller.
         mark: "true" frames the picture that is the truth; its caption must say so, too.
     """
 
@@ -43,6 +44,7 @@ class Picture:
     alt: str
     caption: str = ""
     width: int | None = None
+    least: int | None = None
     mark: Literal["", "true"] = ""
 
     @property
@@ -167,11 +169,16 @@ class Strip:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that a reader opens by a click; open in print."""
+    """Blocks that a reader opens by a click.
+
+    Attributes:
+        printed: whether they are in print, opened; not where they only repeat a figure.
+    """
 
     kind: ClassVar[str] = "details"
     summary: str
     blocks: Sequence[Block]
+    printed: bool = True
 
 
 @dataclass(frozen=True)

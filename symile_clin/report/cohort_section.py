@@ -17,6 +17,7 @@ from symile_clin.modalities.base import Modality
 from symile_clin.report.missingness import draw_shares, draw_together, missing_together, observed_shares, presence
 from symile_clin.schema import AGE, ATTRITION, GENDER
 
+SAME: Final = "The same as a table"
 #: Correlation from which a caption calls parts missing together.
 TOGETHER: Final = 0.9
 
@@ -48,7 +49,7 @@ def _attrition(cohort: Cohort) -> list[Block]:
     caption = "Samples left after each step; in brackets those lost by it. The last bar is the cohort."
     return [
         Picture(written.getvalue(), alt, caption, width=900),
-        Details("The same as a table", [Table(attrition, "Samples and patients lost at each step.")]),
+        Details(SAME, [Table(attrition, "Samples and patients lost at each step.")], printed=False),
     ]
 
 
@@ -82,7 +83,10 @@ def _missingness(name: str, modality: Modality, samples: pd.DataFrame) -> list[B
     )
     caption = f"Share of samples in which each {part} of {name} was observed: the darker, the more."
     table = Table(shares.reset_index(names=part), f"Share of samples in which each {part} was observed.", small=True)
-    blocks: list[Block] = [Picture(draw_shares(shares), alt, caption), Details("The same as a table", [table])]
+    blocks: list[Block] = [
+        Picture(draw_shares(shares), alt, caption, least=760),
+        Details(SAME, [table], printed=False),
+    ]
     together = missing_together(observed)
     if together.empty:
         blocks.append(Missing(f"which {part}s are missing together: too few of them are missing in some samples only."))
@@ -93,7 +97,7 @@ def _missingness(name: str, modality: Modality, samples: pd.DataFrame) -> list[B
             f"diagonal are {part}s that are ordered, and so missing, together; white is unrelated, orange one instead "
             "of the other."
         )
-        blocks.append(Picture(draw_together(together), alt, caption, width=860))
+        blocks.append(Picture(draw_together(together), alt, caption, width=860, least=700))
     return [Part(f"What is missing of {name}", blocks)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from symile_clin.evaluation import style
-from symile_clin.evaluation.page import Block, Details, Missing, Picture, Section, Table
+from symile_clin.evaluation.page import Block, Details, Missing, Picture, Section, SideBySide, Table
 from symile_clin.schema import METRICS_LOG
 
 EPOCH: Final = "epoch"
@@ -42,7 +43,12 @@ def curves_section(run: Path, *, best: int, target: str, trained_here: bool) -> 
     )
     if not trained_here:
         blocks.append("The run was trained on another cohort than this page's: these curves are of that one.")
-    blocks.append(Picture(draw_curves(epochs, best=best, target=target), _words(epochs, best, target)))
+    pictures = [
+        Picture(draw_panel(epochs, title, lines, best=best), _words(epochs, title, lines, best), width=560)
+        for title, lines in panels(target)
+        if any(line[0] in epochs for line in lines)
+    ]
+    blocks.append(SideBySide(pictures))
     columns = [
         column for column in (EPOCH, *(line[0] for panel in panels(target) for line in panel[1])) if column in epochs
     ]
@@ -51,7 +57,9 @@ def curves_section(run: Path, *, best: int, target: str, trained_here: bool) -> 
     table.insert(1, "", ["best" if place in marked else "" for place in table.index])
     decimals = {"learning rate": 6, "scale": 4}
     caption = f"Every epoch; epoch {best} is the best."
-    blocks.append(Details("The same as a table", [Table(table, caption, decimals, marked=marked, small=True)]))
+    blocks.append(
+        Details("The same as a table", [Table(table, caption, decimals, marked=marked, small=True)], printed=False)
+    )
     return Section("Training", "training", blocks)
 
 
@@ -80,25 +88,23 @@ def panels(target: str) -> list[tuple[str, list[Line]]]:
     ]  # fmt: skip
 
 
-def draw_curves(epochs: pd.DataFrame, *, best: int, target: str) -> bytes:
-    """The panels as one figure, the best epoch marked in each. SVG."""
+def draw_panel(epochs: pd.DataFrame, title: str, lines: Sequence[Line], *, best: int) -> bytes:
+    """One panel, the best epoch marked. SVG."""
     written = BytesIO()
-    with style.figure(written, width=10.4, height=5.8, form="svg") as figure:
-        for axes, (title, lines) in zip(figure.subplots(2, 2).ravel(), panels(target), strict=True):
-            for column, label, color, dashes in lines:
-                if column in epochs:
-                    single = "o" if len(epochs) == 1 else None
-                    axes.plot(
-                        epochs[EPOCH], epochs[column], dashes, color=color, label=label, linewidth=1.8, marker=single
-                    )
-            _mark(axes, epochs, best, [column for column, *_ in lines if column in epochs])
-            axes.set_title(title)
-            axes.set_xlabel(EPOCH)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            low, high = axes.get_ylim()
-            axes.set_ylim(low, high + 0.16 * (high - low))  # room for words above the curves
-            if len(lines) > 1:
-                axes.legend()
+    with style.figure(written, width=5.4, height=2.9, form="svg") as figure:
+        axes = figure.add_subplot()
+        for column, label, color, dashes in lines:
+            if column in epochs:
+                single = "o" if len(epochs) == 1 else None
+                axes.plot(epochs[EPOCH], epochs[column], dashes, color=color, label=label, linewidth=1.8, marker=single)
+        _mark(axes, epochs, best, [column for column, *_ in lines if column in epochs])
+        axes.set_title(title)
+        axes.set_xlabel(EPOCH)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.16 * (high - low))  # room for words above the curves
+        if len(lines) > 1:
+            axes.legend()
     return written.getvalue()
 
 
@@ -115,15 +121,11 @@ def _mark(axes: Axes, epochs: pd.DataFrame, best: int, columns: list[str]) -> No
     )  # fmt: skip
 
 
-def _words(epochs: pd.DataFrame, best: int, target: str) -> str:
-    """The figure in words."""
-    said = [f"Curves over {len(epochs)} epochs; the checkpoint is of epoch {best}"]
-    for column, words in (
-        ("train/loss", "training loss"),
-        ("val/loss", "validation loss"),
-        (f"val/{target}/recall_at_1", "validation recall at 1"),
-    ):
+def _words(epochs: pd.DataFrame, title: str, lines: Sequence[Line], best: int) -> str:
+    """A panel in words."""
+    said = [f"{title} over {len(epochs)} epochs; the checkpoint is of epoch {best}"]
+    for column, words, *_ in lines:
         if column in epochs and epochs[column].notna().any():
             values = epochs[column].dropna()
-            said.append(f"{words} from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}")
+            said.append(f"{words} from {values.iloc[0]:.4g} to {values.iloc[-1]:.4g}")
     return "; ".join(said) + "."

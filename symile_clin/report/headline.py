@@ -100,8 +100,8 @@ def _against_baseline(own: Mapping[str, float], query: Sequence[str]) -> Block:
         interval = f" [{own[f'{matched}_ci_low']:.3f}, {own[f'{matched}_ci_high']:.3f}]"
     return (
         f"{text} Among negatives that are alike in them, where they tell nothing, the model reaches "
-        f"{own[matched]:.3f}{interval}, chance {own[f'{matched}_chance']:.3f}, {own[f'{matched}_n']:,.0f} queries: what "
-        "it knows beyond them."
+        f"{own[matched]:.3f}{interval}, chance {own[f'{matched}_chance']:.3f}, {own[f'{matched}_n']:,.0f} queries: "
+        "what it knows beyond them."
     )
 
 

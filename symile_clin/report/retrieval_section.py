@@ -20,7 +20,7 @@ PROTOCOLS: Final[Mapping[str, str]] = {
     "gallery_other_subjects": "split, other patients",
 }
 LEGEND: Final = (
-    "Fixed lists are the cohort's, drawn at random; \"other patients\" leaves out other samples of the query's own patient; "
+    "Fixed lists are the cohort's, drawn at random; other patients: without other samples of the query's own patient; "
     "matched lists hold only negatives of its sex, age band and view; the whole split makes everybody a candidate."
 )
 #: Metric -> what its column is called; those with an interval show it.
@@ -135,7 +135,8 @@ def _number(line: Mapping[str, Any], metric: str) -> str:
 def _own(lines: pd.DataFrame, target: str) -> list[Block]:
     frame = by_protocol(lines)
     caption = f"Recall at 1 of {target}, with its 95 % patient-clustered interval in brackets."
-    methods = {_query(one): str(one["method"]) for one in records(lines) if isinstance(one.get("method"), str)}
+    asked = records(lines[~_shuffled(lines)])
+    methods = {_query(one): str(one["method"]).replace("_", " ") for one in asked if isinstance(one.get("method"), str)}
     used = dict.fromkeys(f"{query}: {method}" for query, method in methods.items() if method)
     stands = ["What stands for modalities that are not asked with, or what the baseline sees. " + "; ".join(used) + "."]
     return [Table(frame, caption, small=True, numeric=tuple(frame.columns[1:])), *(stands if used else [])]
