@@ -13,7 +13,7 @@ import click
 
 from symile_clin import __version__
 from symile_clin.cli.cohorts import cohort, synth
-from symile_clin.cli.measures import compare, evaluate, information
+from symile_clin.cli.measures import compare, evaluate, information, report
 from symile_clin.cli.runs import demo, export, train, ui, xor
 from symile_clin.cli.vectors import embed, index, search
 from symile_clin.errors import SymileClinError
@@ -35,7 +35,22 @@ def cli() -> None:
     """
 
 
-for _command in (cohort, synth, train, evaluate, compare, information, export, embed, index, search, demo, xor, ui):
+for _command in (
+    cohort,
+    synth,
+    train,
+    evaluate,
+    compare,
+    information,
+    report,
+    export,
+    embed,
+    index,
+    search,
+    demo,
+    xor,
+    ui,
+):
     cli.add_command(_command)
 
 

@@ -126,3 +126,26 @@ def probe(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     modalities retrieve. RUN is a run's name or directory; the one finished last if left out.
     """
     call("probe", tracking_uri=uri(tracking_uri, no_tracking), **arguments)
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the one the run was trained on]")
+@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+@click.option(
+    "--map",
+    "map_method",
+    type=click.Choice(["pca", "umap"]),
+    default="pca",
+    show_default=True,
+    help="Flattens embeddings to a map; umap needs the extra of that name.",
+)
+@device_option
+@output_options
+def report(**arguments: Any) -> None:
+    """Write one page with all that is known of an evaluated run.
+
+    `eval` writes it, too; this one adds what probe, audit and information have found since. The page shows single
+    patients. RUN is a run's name or directory; the one finished last if left out.
+    """
+    call("report", **arguments)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.preflight import check_cohort as check_cohort
     from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
+    from symile_clin.pipeline.reporting import report as report
     from symile_clin.pipeline.searching import index as index
     from symile_clin.pipeline.searching import search as search
     from symile_clin.pipeline.server import ui as ui
@@ -48,6 +49,7 @@ _HOME = {
     "index": "searching",
     "measure_information": "information",
     "plan_cohort": "plan",
+    "report": "reporting",
     "search": "searching",
     "synth": "synthesis",
     "train": "training",

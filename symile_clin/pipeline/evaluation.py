@@ -7,6 +7,7 @@ from pathlib import Path
 from symile_clin.data.store import newest_cohort, open_cohort
 from symile_clin.evaluation.evaluate import MIN_GROUP, evaluate_split
 from symile_clin.pipeline.adoption import adopt
+from symile_clin.pipeline.reporting import report_of
 from symile_clin.pipeline.runs import cohort_of, open_run
 from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
@@ -81,6 +82,7 @@ def evaluate(
         directory=directory,
         progress=progress,
     )
+    page = report_of(trained, split=split, progress=progress)
     if tracking_uri is not None:
         track_results(
             tracking_uri,
@@ -88,7 +90,7 @@ def evaluate(
             run=opened,
             cohort=data,
             metrics=evaluation.tracked,
-            artifacts=evaluation.artifacts,
+            artifacts=(*evaluation.artifacts, page),
             split=split,
             trained_here=trained.trained_here,
             device=trained.device.type,
