@@ -13,7 +13,7 @@ import click
 
 from symile_clin import __version__
 from symile_clin.cli.cohorts import cohort, synth
-from symile_clin.cli.measures import compare, evaluate, information, report
+from symile_clin.cli.measures import audit, compare, evaluate, information, probe, report
 from symile_clin.cli.runs import demo, export, train, ui, xor
 from symile_clin.cli.vectors import embed, index, search
 from symile_clin.errors import SymileClinError
@@ -42,6 +42,8 @@ for _command in (
     evaluate,
     compare,
     information,
+    probe,
+    audit,
     report,
     export,
     embed,

@@ -24,6 +24,14 @@ from symile_clin.cli.source_options import FOLDER
     metavar="B",
     help="Also the paper's way: resample the queries B times. The 95 % interval needs no option.",
 )
+@click.option(
+    "--min-group",
+    type=click.IntRange(min=2),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Withhold the metrics of groups of fewer than N patients.",
+)
 @device_option
 @tracking_options
 @output_options
@@ -126,6 +134,26 @@ def probe(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
     modalities retrieve. RUN is a run's name or directory; the one finished last if left out.
     """
     call("probe", tracking_uri=uri(tracking_uri, no_tracking), **arguments)
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--cohort", type=FOLDER, help="Cohort directory.  [default: the one the run was trained on]")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=20, show_default=True, help="Samples of each kind that are listed."
+)
+@device_option
+@tracking_options
+@output_options
+def audit(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
+    """List samples that a person should look at.
+
+    Possible mix-ups (own modalities fit each other worse than other patients' do), inputs far from the training data,
+    and values stored under several patients, with pictures. Nothing is dropped. RUN is a run's name or directory; the
+    one finished last if left out.
+    """
+    call("audit", tracking_uri=uri(tracking_uri, no_tracking), **arguments)
 
 
 @click.command()

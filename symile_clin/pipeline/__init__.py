@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from symile_clin.pipeline.auditing import audit as audit
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
     from symile_clin.pipeline.comparison import compare as compare
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.information import measure_information as measure_information
     from symile_clin.pipeline.plan import plan_cohort as plan_cohort
     from symile_clin.pipeline.preflight import check_cohort as check_cohort
+    from symile_clin.pipeline.probing import probe as probe
     from symile_clin.pipeline.release import export_cohort as export_cohort
     from symile_clin.pipeline.release import import_cohort as import_cohort
     from symile_clin.pipeline.reporting import report as report
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.verification import verify_cohort as verify_cohort
 
 _HOME = {
+    "audit": "auditing",
     "build_cohort": "cohorts",
     "check_cohort": "preflight",
     "compare": "comparison",
@@ -51,6 +54,7 @@ _HOME = {
     "plan_cohort": "plan",
     "report": "reporting",
     "search": "searching",
+    "probe": "probing",
     "synth": "synthesis",
     "train": "training",
     "ui": "server",
