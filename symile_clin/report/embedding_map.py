@@ -142,13 +142,12 @@ def flatten(vectors: NDArray[np.float64], *, method: Method, seed: int) -> Flat:
         return Flat(np.asarray(reduced, dtype=np.float64), ("UMAP 1, without unit", "UMAP 2, without unit"))
     from sklearn.decomposition import PCA
 
-    pca = PCA(n_components=2, random_state=seed_of(seed, "embedding map") % 2**31).fit(vectors)
-    with np.errstate(invalid="ignore"):  # all vectors equal: nothing is explained
-        explained = np.nan_to_num(pca.explained_variance_ratio_)
-    axes = tuple(
-        f"component {place}: {100 * share:.0f} % of variance" for place, share in enumerate(explained, start=1)
-    )
-    return Flat(pca.transform(vectors), (axes[0], axes[1]))
+    pca = PCA(n_components=2, random_state=seed_of(seed, "embedding map") % 2**31)
+    with np.errstate(invalid="ignore"):  # all vectors equal: nothing is to be explained
+        points = pca.fit_transform(vectors)
+    explained = np.nan_to_num(pca.explained_variance_ratio_)
+    axes = [f"component {place}: {100 * share:.0f} % of variance" for place, share in enumerate(explained, start=1)]
+    return Flat(points, (axes[0], axes[1]))
 
 
 def frequent(labels: pd.DataFrame) -> pd.DataFrame:
