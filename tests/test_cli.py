@@ -116,7 +116,8 @@ def test_json_is_one_object_and_quiet_is_quiet(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "cohort", "cohort build", "cohort describe", "synth", "train", "eval", "information", "demo", "ui"]
+    "command",
+    ["", "cohort", "cohort build", "cohort describe", "synth", "train", "eval", "compare", "information", "demo", "ui"],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*command.split(), "--help"]) == 0

@@ -131,6 +131,23 @@ def text(comparison: Comparison, doubts: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def markdown(comparison: Comparison) -> str:
+    """Differences first, then values, for the description of a tracked run."""
+    labels = [value.group.label for value in comparison.values]
+    differences = [
+        f"- {labels[one.first]} minus {labels[one.second]}: **{signed(one.percentile.estimate)}** "
+        f"{bracket(one.percentile, sign=True)}, p (Holm) {p_text(one.p_holm)}"
+        for one in comparison.differences
+    ]
+    values = [
+        f"- {value.group.label}: {value.percentile.estimate:.3f} {bracket(value.percentile)}; "
+        f"between seeds: {seeds(value)}"
+        for value in comparison.values
+    ]
+    what = f"{comparison.metric} of {asked(comparison.values[0].group.runs[0].ranked)}, {on_what(comparison)}"
+    return "\n".join([*differences, "", what, "", *values])
+
+
 def differences_frame(comparison: Comparison) -> pd.DataFrame:
     """compare.csv: a line for each difference, with both sides' values."""
     return pd.DataFrame(

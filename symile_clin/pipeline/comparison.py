@@ -12,16 +12,16 @@ from typing import Any, Final
 from symile_clin import files
 from symile_clin.errors import ConfigError
 from symile_clin.evaluation import comparison_tables as tables
-from symile_clin.evaluation.comparison import Comparison, compare_groups
+from symile_clin.evaluation.comparison import compare_groups
 from symile_clin.evaluation.comparison_figure import comparison_figure
 from symile_clin.evaluation.comparison_page import comparison_page
-from symile_clin.evaluation.measures import MEANS, query_prefix
+from symile_clin.evaluation.measures import MEANS
 from symile_clin.evaluation.page import write_page
 from symile_clin.evaluation.ranked import ListProtocol
 from symile_clin.evaluation.scored_runs import doubts, group_runs
-from symile_clin.pipeline.evaluated import Evaluated, open_evaluated
+from symile_clin.pipeline.evaluated import default_way, open_evaluated
 from symile_clin.pipeline.runs import open_run
-from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.tracked_comparison import track_comparison
 from symile_clin.progress import Progress
 from symile_clin.schema import COMPARISONS_ROOT, RUNS_ROOT, TRACKING_URI, Split
 from symile_clin.strict import nearest
@@ -31,8 +31,7 @@ RESULTS: Final = "compare.json"
 FIGURE: Final = "compare.png"
 PAGE: Final = "compare.html"
 
-_LONGEST_NAME: Final = 80
-_LONGEST_LABEL: Final = 60
+_LONGEST_NAME: Final = 60  # of one side in a folder's
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,13 @@ def compare(
         raise
     table = tables.text(compared, noted)
     if tracking_uri is not None:
-        _track(
+        track_comparison(
             tracking_uri,
             compared,
-            found=found,
-            directory=directory,
+            runs=[one.run for one in found],
+            name=directory.name,
+            files=[directory / file for file in (TABLE, RESULTS, FIGURE, PAGE)],
+            default=default_way(found[0]),
             synthetic=synthetic,
             allow_remote_tracking=allow_remote_tracking,
             progress=progress,
@@ -156,7 +157,8 @@ def _reserve(name: str | None, labels: Sequence[str]) -> Path:
             ) from None
         return root / name
     more = f"-and-{len(labels) - 2}-more" if len(labels) > 2 else ""
-    default = re.sub(r"[^\w.-]+", "-", f"{labels[1]}-vs-{labels[0]}")[: _LONGEST_NAME - len(more)].lstrip(".") + more
+    second, first = (re.sub(r"[^\w.-]+", "-", label)[:_LONGEST_NAME].strip(".-") or "run" for label in labels[:2])
+    default = f"{first}-vs-{second}{more}"
     number = 1
     while True:
         path = root / (default if number == 1 else f"{default}-{number}")
@@ -166,63 +168,3 @@ def _reserve(name: str | None, labels: Sequence[str]) -> Path:
             number += 1
         else:
             return path
-
-
-def _track(
-    tracking_uri: str,
-    compared: Comparison,
-    *,
-    found: Sequence[Evaluated],
-    directory: Path,
-    synthetic: bool,
-    allow_remote_tracking: bool,
-    progress: Progress,
-) -> None:
-    """A parent run with all differences and the files, and a child for each, so that their numbers stand in columns."""
-    one = compared.values[0].group.runs[0]
-    labels = [_shorter(place, value.group.label) for place, value in enumerate(compared.values)]
-    prefix = query_prefix(one.split, one.ranked.target, one.ranked.query, one.ranked.protocol) + compared.metric
-    common: dict[str, Any] = {
-        "cohort_name": one.cohort[0],
-        "cohort_hash": one.cohort[1],
-        "synthetic": synthetic,
-        "log_patient_level": False,
-        "allow_remote_tracking": allow_remote_tracking,
-        "progress": progress,
-    }
-    tags = {"split": one.split, "metric": compared.metric, "protocol": one.ranked.protocol}
-    ids = {evaluated.run.name: evaluated.run.tracked_as or "-" for evaluated in found}
-    parent = open_tracker(
-        tracking_uri,
-        kind="compare",
-        run_name=directory.name,
-        tags={**tags, "compared_runs": ", ".join(ids), "compared_run_ids": ", ".join(ids.values())},
-        **common,
-    )
-    for label, value in zip(labels, compared.values, strict=True):
-        numbers = {"": value.percentile.estimate, "_ci_low": value.percentile.low, "_ci_high": value.percentile.high}
-        if value.seed_sd is not None:
-            numbers["_seed_sd"] = value.seed_sd
-        parent.metrics({f"{prefix}{suffix}/{label}": number for suffix, number in numbers.items()})
-    for difference in compared.differences:
-        first, second = labels[difference.first], labels[difference.second]
-        numbers = tables.difference_metrics(difference)
-        parent.metrics({f"{prefix}_{key}/{first} minus {second}": number for key, number in numbers.items()})
-        child = open_tracker(
-            tracking_uri,
-            kind="comparison",
-            run_name=f"{first} minus {second}",
-            tags={**tags, "first": first, "second": second},
-            parent_run_id=parent.run_id,
-            **common,
-        )
-        child.metrics({f"{prefix}_{key}": number for key, number in numbers.items()})
-        child.finish()
-    for file in (TABLE, RESULTS, FIGURE, PAGE):
-        parent.artifact(directory / file, patient_level=False)
-    parent.finish()
-
-
-def _shorter(place: int, label: str) -> str:
-    """A label that leaves room in the name of a metric, which MLflow limits to 250 characters."""
-    return label if len(label) <= _LONGEST_LABEL else f"{tables.letter(place)} {label[:_LONGEST_LABEL]}"

@@ -82,6 +82,13 @@ def open_evaluated(
     )
 
 
+def default_way(evaluated: Evaluated) -> bool:
+    """Whether the ranks are of the way whose metrics have the short names: the evaluation's own target and query."""
+    ranked, about = evaluated.scored.ranked, evaluated.about
+    own = (ranked.target, ranked.protocol) == (about["target"], "candidates")
+    return own and sorted(ranked.query) == sorted(about["query"])
+
+
 def _not_asked(found: Sequence[Ranked], *, run: str, target: str, protocol: ListProtocol, query: str) -> NotFoundError:
     """What the run was asked instead: other targets, else other lists, else other queries."""
     ways = [("--target", target, [one.target for one in found])]

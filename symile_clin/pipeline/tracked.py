@@ -23,6 +23,7 @@ def open_tracker(
     log_patient_level: bool,
     allow_remote_tracking: bool,
     tags: Mapping[str, str] | None = None,
+    description: str | None = None,
     parent_run_id: str | None = None,
     resume: str | None = None,
     progress: Progress,
@@ -31,11 +32,12 @@ def open_tracker(
 
     Args:
         tracking_uri: MLflow store; None records nothing.
-        kind: "cohort", "train" or "eval".
+        kind: "cohort", "train", "eval", "compare", ...
         cohort_hash: links the runs of one cohort.
         synthetic: synthetic patients' pictures and embeddings are recorded without asking.
         log_patient_level: record real patients', too; said in the tags.
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
+        description: Markdown that the store shows with the run.
         parent_run_id: the training run of an evaluation.
         resume: id of a run to go on with.
 
@@ -64,6 +66,7 @@ def open_tracker(
             "patient_level_artifacts": str(synthetic or log_patient_level).lower(),
             **(tags or {}),
         },
+        description=description,
         parent_run_id=parent_run_id,
         allow_patient_level=synthetic or log_patient_level,
         allow_remote=allow_remote_tracking,

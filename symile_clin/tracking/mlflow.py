@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 _LONGEST_PARAM = 6000
+_LONGEST_TAG = 5000
 _NOT_IN_A_NAME = re.compile(r"[^/\w.\- :]")
 
 #: Numbers wait this long to be sent together: one request costs as much as a small training step.
@@ -135,6 +136,7 @@ def start_run(
     experiment: str,
     run_name: str,
     tags: Mapping[str, str],
+    description: str | None = None,
     parent_run_id: str | None = None,
     allow_patient_level: bool = False,
     allow_remote: bool = False,
@@ -144,6 +146,7 @@ def start_run(
 
     Args:
         uri: `sqlite:///FILE` relative to the working directory, or `sqlite:////ABSOLUTE/FILE`.
+        description: Markdown that the UI shows above the run's numbers.
         parent_run_id: makes the run a child of this one.
         allow_patient_level: whether patient-level artifacts may be recorded (synthetic patients, or the user's wish).
         allow_remote: whether `uri` may be a server or a database elsewhere.
@@ -156,6 +159,8 @@ def start_run(
     commit = code_version()
     if commit:
         labels["mlflow.source.git.commit"] = commit
+    if description:
+        labels["mlflow.note.content"] = description[:_LONGEST_TAG]
     if parent_run_id:
         labels["mlflow.parentRunId"] = parent_run_id
     try:
