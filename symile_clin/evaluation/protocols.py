@@ -130,8 +130,8 @@ def rank_pool(
             above[name][table.queries[asked]], level[name][table.queries[asked]] = ranks.n_greater, ranks.n_tied
         if whole:
             own = np.take_along_axis(table.scores, column_of[table.queries][:, None], axis=1)
-            above["gallery"][table.queries] = (table.scores > own) @ copies
-            level["gallery"][table.queries] = (table.scores == own) @ copies - 1
+            above["gallery"][table.queries] = _counted(table.scores > own, copies)
+            level["gallery"][table.queries] = _counted(table.scores == own, copies) - 1
             same = _of_own_patient(pool.patient, table.queries)
             ranks = _ranks(table, np.arange(len(table.queries)), same, column_of)
             for counts, of_patient in ((above, ranks.n_greater), (level, ranks.n_tied)):
@@ -148,6 +148,11 @@ def _ranks(
     """Ranks of some lines of a table, each among its own candidates: places in the pool, negative for none."""
     scores = table.scores[lines[:, None], np.where(candidates >= 0, column_of[candidates], 0)]
     return rank(np.where(candidates >= 0, scores, -np.inf))
+
+
+def _counted(columns: NDArray[np.bool_], copies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(b,) how many samples have the marked embeddings; a line at a time, for all lines as numbers would be large."""
+    return np.array([line @ copies for line in columns])
 
 
 def _of_own_patient(patient: NDArray[np.int64], queries: NDArray[np.int64]) -> NDArray[np.int64]:

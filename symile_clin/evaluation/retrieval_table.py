@@ -123,7 +123,7 @@ def screen(
         [
             *by_protocol(measures, target=target, queries=query_subsets(list(asked), target)),
             f"  demographics: {methods[target, (DEMOGRAPHICS,)]} of query and candidate",
-            *([f"  what is not asked with: {stand_ins.method(query)}"] if len(query) > 1 else []),
+            *([f"  not asked with: {stand_ins.method(query)}"] if len(query) > 1 else []),
         ],
         [contribution_table(found)],
         other_directions(measures, full=others),

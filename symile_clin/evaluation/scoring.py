@@ -25,8 +25,9 @@ Scores = NDArray[np.float64]
 
 #: Queries scored at once, at most.
 QUERIES_PER_CHUNK = 256
-#: Numbers (of 8 bytes) in any one matrix of a chunk: its table, its candidates, its queries.
-CHUNK_NUMBERS = 1 << 22
+#: Numbers (of 8 bytes) in a chunk's table of scores, and in any matrix that it is worked out from.
+TABLE_NUMBERS = 1 << 24
+WORK_NUMBERS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Scorer:
                 name: self._reference[name] for name, lacking in zip(self._lacks, pattern, strict=True) if lacking
             }
             samples = max(map(len, reference.values()), default=1)
-            width = max(dim, columns if not reference else min(columns, _block(dim)))
-            step = min(QUERIES_PER_CHUNK, max(1, CHUNK_NUMBERS // (samples * width)))
+            work = WORK_NUMBERS // (samples * max(dim, min(columns, _block(dim))))
+            step = max(1, min(QUERIES_PER_CHUNK, TABLE_NUMBERS // max(1, columns), work))
             for start in range(0, len(alike), step):
                 yield alike[start : start + step], reference
 
@@ -166,13 +167,13 @@ class Scorer:
 
 def _block(dim: int) -> int:
     """Candidates scored at once."""
-    return max(1, CHUNK_NUMBERS // dim)
+    return max(1, WORK_NUMBERS // dim)
 
 
 def _log_mean_exp(scores: torch.Tensor, scale: float) -> torch.Tensor:
     """(b, c) log of the mean over r samples of exp(scale * scores), (b, r, c), in units of the scores."""
     largest = scores.amax(dim=1, keepdim=True)
-    mean = torch.expm1(scale * (scores - largest)).mean(dim=1)
+    mean = (scores - largest).mul_(scale).expm1_().mean(dim=1)
     return largest.squeeze(1) + torch.log1p(mean) / scale
 
 

@@ -35,7 +35,7 @@ class Ways:
 
     Attributes:
         ranked: by target, the cohort's own first; then by query, all modalities first and the baseline last.
-        notes: one line for each protocol that was left out.
+        notes: a line for all that was left out.
     """
 
     ranked: Sequence[Ranked]
@@ -91,6 +91,7 @@ def every_way(
                 advance(len(table.queries))
 
         for target, pool in pools.items():
+            notes += [f"{target}: no query has a list ({name})" for name in pool.listed if not len(pool.queries(name))]
             for query in subsets[target]:
                 taken = [name for name in modalities if name not in (*query, target)]
                 scorer = Scorer(

@@ -107,7 +107,7 @@ def test_training_on_it_learns_placeholders_and_scores_with_them(
     assert len(history) == 2
     result = evaluate(run=run.run.name, bootstrap=10, device="cpu", tracking_uri=None, progress=Quiet())
     check(result, cohort, "learned placeholder")
-    assert "taken away: learned placeholder" in result.table
+    assert "not asked with: learned placeholder" in result.table
     with np.load(result.directory / "embeddings.npz") as stored:
         lacking = ~present(cohort, "test")["ecg"]
         assert len(np.unique(stored["ecg"][lacking], axis=0)) == 1
