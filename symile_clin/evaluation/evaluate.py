@@ -34,19 +34,20 @@ from symile_clin.evaluation.ranked import write_ranked
 from symile_clin.evaluation.retrieval import score_lists
 from symile_clin.evaluation.retrieval_figures import draw
 from symile_clin.evaluation.retrieval_table import methods, screen, write_retrieval
+from symile_clin.evaluation.subgroup_figure import FIGURE as SUBGROUP_FIGURE
+from symile_clin.evaluation.subgroup_figure import subgroup_figure
+from symile_clin.evaluation.subgroups import subgroup_lines, subgroup_report
 from symile_clin.evaluation.ways import every_way
 from symile_clin.modalities.base import Modality
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.progress import Progress
 from symile_clin.rng import stream
-from symile_clin.schema import EMBEDDINGS, EVALUATION, METRICS, RANKS, RETRIEVAL, ROW, Split
+from symile_clin.schema import EMBEDDINGS, EVALUATION, METRICS, RANKS, RETRIEVAL, ROW, SUBGROUPS, Split
 from symile_clin.tracking import Artifact
 
 GALLERY: Final = "gallery.png"
 GALLERY_QUERIES: Final = 5
-#: Patients that a group must have to be shown, unless the user says otherwise.
-MIN_GROUP: Final = 20
 #: Files that show single patients; all others that an evaluation leaves do not.
 PATIENT_LEVEL: Final = (RANKS, EMBEDDINGS, GALLERY)
 
@@ -126,6 +127,8 @@ def evaluate_split(
         stand_ins=absent,
         progress=progress,
     )
+    if "matched" not in lists:
+        notes.append("matched lists are left out: the cohort has none")
     full = ways.one(target, "candidates", asked[target])
     if full is None or len(np.unique(full.patient)) < 2:
         raise CohortError(f"an interval needs queries of at least 2 patients; the {split} split has fewer")
@@ -147,6 +150,15 @@ def evaluate_split(
         present=encoded.present, queries=np.isin(dataset.rows, full.query_row), split=split, target=target
     )
     metrics |= reachable(cohort, lists["candidates"], modalities=modalities, split=split, target=target)
+    groups = subgroup_report(
+        full,
+        samples=cohort.samples.iloc[full.query_row],
+        modalities=modalities,
+        split=split,
+        seed=seed,
+        min_group=min_group,
+    )
+    metrics |= groups.metrics
     if bootstrap is not None:
         metrics |= as_published(full, split=split, bootstrap=bootstrap, seed=seed)
 
@@ -188,6 +200,8 @@ def evaluate_split(
         write_retrieval(folder / RETRIEVAL, measures, methods=how)
         np.savez(folder / EMBEDDINGS, **{ROW: dataset.rows, **encoded.embeddings})  # type: ignore[arg-type]
         gallery(folder / GALLERY, examples=examples, target=target)
+        groups.table.to_csv(folder / SUBGROUPS, index=False)
+        subgroup_figure(folder / SUBGROUP_FIGURE, groups)
         draw(folder, metrics, full=full, split=split, bootstrap=bootstrap, seed=seed)
         for name in PATIENT_LEVEL:
             (folder / name).chmod(0o600)
@@ -204,7 +218,9 @@ def evaluate_split(
             methods=how,
             stand_ins=absent[target],
             notes=[*notes, *ways.notes],
-        ),
+        )
+        + "\n\n"
+        + "\n".join(subgroup_lines(groups)),
     )
 
 

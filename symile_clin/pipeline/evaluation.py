@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from symile_clin.data.store import newest_cohort, open_cohort
-from symile_clin.evaluation.evaluate import MIN_GROUP, evaluate_split
+from symile_clin.evaluation.evaluate import evaluate_split
+from symile_clin.evaluation.subgroups import MIN_GROUP
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.reporting import report_of
 from symile_clin.pipeline.runs import cohort_of, open_run

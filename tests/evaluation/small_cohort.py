@@ -55,6 +55,12 @@ class Bits:
         assert draws is None
         return arrays["bits"].float()
 
+    def groups(self, samples: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+        return {"view": samples[VIEW]} if self.match_columns else {}
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame:
+        return samples.iloc[:, :0]
+
     def render(self, arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> NDArray[np.uint8]:
         assert row[SPLIT] == "test"
         bits = np.kron(arrays["bits"], np.ones((40, 12), dtype=np.uint8)) * 200 + 30

@@ -269,6 +269,10 @@ class CXR(Modality):
             stored |= dict.fromkeys(self.input_columns, np.array(self.options.short_side))
         return stored
 
+    def groups(self, samples: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+        """The view; null where the cohort does not tell it."""
+        return {"view": samples.reindex(columns=self.match_columns)[self.match_columns[0]]}
+
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame:
         """CheXpert's findings in the study's report; a study that CheXpert lacks has no state at all."""
         named = dict(zip(self._findings, FINDING_NAMES.values(), strict=True))

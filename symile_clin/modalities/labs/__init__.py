@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from symile_clin.modalities.attribution import ByOcclusion
 
 
+#: Items in one band of how many were measured.
+BAND_ITEMS: Final = 10
 #: itemid -> label, of the items whose labels are known without the source.
 LABELS: Final[Mapping[int, str]] = {item.itemid: item.label for item in SYMILE_ITEMS}
 
@@ -203,10 +205,21 @@ class Labs(Modality):
             column: np.array(value) for column, value in columns.items()
         }
 
+    def groups(self, samples: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+        """How many items were measured, in tens; null where none was."""
+        import pandas as pd
+
+        values = [self._value(itemid) for itemid in self.items]
+        count = samples.reindex(columns=values).notna().sum(axis=1)
+        ends = range(0, len(values) + BAND_ITEMS, BAND_ITEMS)
+        names = [f"{first + 1} to {first + BAND_ITEMS}" for first in ends[:-1]]
+        return {"items measured": pd.cut(count, ends, labels=names)}
+
     def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
         """Which items each sample has."""
-        there = samples[[self._value(itemid) for itemid in self.items]].notna()
-        names = [LABELS.get(itemid, str(itemid)) for itemid in self.items]
+        kept = [itemid for itemid in self.items if self._value(itemid) in samples]
+        there = samples[[self._value(itemid) for itemid in kept]].notna()
+        names = [LABELS.get(itemid, str(itemid)) for itemid in kept]
         return there.set_axis(names, axis="columns").rename_axis(columns="item")
 
     def table(self, row: Row) -> pd.DataFrame:
@@ -214,7 +227,7 @@ class Labs(Modality):
         from symile_clin.modalities.labs.values import value_table
 
         def number(column: str) -> float:
-            return float("nan") if row[column] is None else float(row[column])
+            return float("nan") if row.get(column) is None else float(row[column])
 
         values = {itemid: number(self._value(itemid)) for itemid in self.items}
         return value_table(values, {itemid: number(self._percentile(itemid)) for itemid in self.items})
