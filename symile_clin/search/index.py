@@ -43,13 +43,13 @@ class Index:
 
     @cached_property
     def matrices(self) -> dict[str, NDArray[np.float32]]:
-        """Embeddings by modality, (samples, d), memory-mapped.
+        """Embeddings by modality in the cohort's order, (samples, d), memory-mapped.
 
         Raises:
             CohortError: a file is damaged.
         """
         shape = (int(self.manifest["samples"]), int(self.manifest["dim"]))
-        return {name: _mapped(self.path / f"{name}.npy", shape) for name in self.manifest["largest_norm"]}
+        return {name: _mapped(self.path / f"{name}.npy", shape) for name in self.manifest["modalities"]}
 
     @cached_property
     def rows(self) -> pd.DataFrame:
