@@ -102,42 +102,37 @@ def calibration(path: Path, results: Results) -> None:
 
 
 def lift(path: Path, results: Results) -> None:
-    """Which findings queries retrieve: precision against chance, and how candidates are ranked by queries with and
-    without the finding."""
-    lifts = sorted(results.lifts, key=lambda one: -one.contrast.estimate)
+    """Which findings queries retrieve: the first candidates and the whole order, of queries with and without it."""
+    lifts = sorted(results.lifts, key=lambda one: -one.precision_contrast.estimate)
     at = np.arange(len(lifts))
+    kinds = (
+        (-0.14, style.BLUE, "o", "queries with the finding", [(one.precision, one.auroc) for one in lifts]),
+        (0.14, style.ORANGE, "s", "without it", [(one.precision_without, one.auroc_without) for one in lifts]),
+    )
     with style.figure(path, width=9.2, height=2.2 + 0.42 * len(lifts)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        for row, one in enumerate(lifts):
-            left.hlines(row, one.precision.low, one.precision.high, color=style.BLUE, linewidth=2)
-            for shift, interval, color in (
-                (-0.14, one.auroc, style.BLUE),
-                (0.14, one.auroc_without, style.ORANGE),
-            ):
-                right.hlines(row + shift, interval.low, interval.high, color=color, linewidth=2)
-        left.plot([one.precision.estimate for one in lifts], at, "o", color=style.BLUE, markersize=5)
-        left.plot(
-            [one.prevalence for one in lifts], at, "|", color=style.INK, markersize=14, markeredgewidth=2,
-            label="by chance",
-        )  # fmt: skip
-        right.plot(
-            [one.auroc.estimate for one in lifts], at - 0.14, "o", color=style.BLUE, markersize=5,
-            label="queries with the finding",
-        )  # fmt: skip
-        right.plot(
-            [one.auroc_without.estimate for one in lifts], at + 0.14, "s", color=style.ORANGE, markersize=5,
-            label="queries without it",
-        )  # fmt: skip
-        right.axvline(0.5, color=style.INK, linestyle="--", linewidth=1.2)
-        left.set_xlim(0, 1.02)
-        left.set_yticks(at, [_words(one.finding) for one in lifts])
-        left.invert_yaxis()
-        left.set_xlabel(f"share of the first {TOP} with the finding")
-        right.set_xlabel("AUROC: candidates with it above those without")
-        for axes in (left, right):
+        panels = figure.subplots(1, 2, sharey=True)
+        for side, axes in enumerate(panels):
+            for shift, color, marker, label, pairs in kinds:
+                values = [pair[side] for pair in pairs]
+                axes.hlines(
+                    at + shift, [one.low for one in values], [one.high for one in values], color=color, linewidth=2
+                )
+                axes.plot(
+                    [one.estimate for one in values], at + shift, marker, color=color, markersize=5,
+                    label=label if side == 0 else None,
+                )  # fmt: skip
+            chance = [0.5 if side else one.prevalence for one in lifts]
+            axes.vlines(
+                chance, at - 0.36, at + 0.36, color=style.INK, linewidth=1.8, label="by chance" if side == 0 else None
+            )
+            axes.set_xlim(-0.02, 1.02)
             axes.tick_params(axis="y", length=0)
             axes.grid(visible=False, axis="y")
             axes.grid(visible=True, axis="x")
+        panels[0].set_yticks(at, [_words(one.finding) for one in lifts])
+        panels[0].invert_yaxis()
+        panels[0].set_xlabel(f"share of the first {TOP} with the finding")
+        panels[1].set_xlabel("AUROC: candidates with it above those without")
         figure.suptitle(
             f"Findings that the other modalities retrieve: {results.target} of other patients, {results.split} split\n"
             f"{results.policy.words()}; 95 % intervals over patients",

@@ -76,11 +76,11 @@ _TRACKED: Final = ("auroc", "auroc_ci_low", "auroc_ci_high", "auprc", "brier_ski
 
 
 def tracked(found: Mapping[str, float]) -> dict[str, float]:
-    """The part of `metrics` that is recorded: averages, the AUROC of each probe, the lift of each finding."""
+    """The part of `metrics` that is recorded: averages, the AUROC of each probe, the contrast of each finding."""
     kept = {}
     for name, value in found.items():
         kind, finding, metric = name.split("/")[1], *name.split("/")[-2:]
-        of_finding = "auroc" if kind == "probe" else "lift"
+        of_finding = "auroc" if kind == "probe" else f"precision_at_{TOP}_contrast"
         if metric in (_TRACKED if finding == MACRO else (of_finding,)):
             kept[name] = value
     return kept
@@ -96,10 +96,12 @@ def _all(prefix: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
 def _lift_intervals(lift: Lift) -> dict[str, Interval]:
     return {
         f"precision_at_{TOP}": lift.precision,
+        f"precision_at_{TOP}_without": lift.precision_without,
+        f"precision_at_{TOP}_contrast": lift.precision_contrast,
         "lift": lift.lift,
         "auroc": lift.auroc,
         "auroc_without": lift.auroc_without,
-        "auroc_contrast": lift.contrast,
+        "auroc_contrast": lift.auroc_contrast,
     }
 
 
@@ -238,19 +240,20 @@ def _finding_lines(results: Results, inputs: Sequence[str]) -> list[str]:
     names = [name for name in results.support if name in share or name in lift]
     width = max([len("AUROC"), *(len(name) for name in names)])
     head = f"  {'AUROC':{width}}  share  " + "  ".join(f"{one:>5}" for one in inputs)
-    lines = [head + (f"   first {TOP} {results.target}" if lift else "")]
+    lines = [head + (f"   first {TOP} {results.target}, asked with / without it" if lift else "")]
     for name in names:
-        own = share.get(name, "")
+        known = share.get(name, "")
         cells = [f"{auroc[one, name]:.3f}" if (one, name) in auroc else "" for one in inputs]
-        line = f"  {name.replace('_', ' '):{width}}  {own if own == '' else f'{own:.2f}':>5}  "
+        line = f"  {name.replace('_', ' '):{width}}  {known if known == '' else f'{known:.2f}':>5}  "
         line += "  ".join(f"{cell:>{max(5, len(one))}}" for cell, one in zip(cells, inputs, strict=True))
         if name in lift:
-            line += f"   {lift[name].precision.estimate:.2f} = {_shown(lift[name].lift, digits=2)}"
+            own = lift[name]
+            line += f"   {own.precision.estimate:.2f} / {own.precision_without.estimate:.2f}: "
+            line += _shown(own.precision_contrast, digits=2, sign="+")
         lines.append(line.rstrip())
     if lift:
         lines.append(
-            f"  first {TOP} {results.target}: share with the finding of those that queries with it retrieve = so many "
-            "times chance"
+            f"  first {TOP} {results.target}: share with the finding, when who asks has it / has not: the difference"
         )
     return lines
 

@@ -111,20 +111,22 @@ class Lift:
         prevalence: mean share of all their candidates that have it: precision by chance.
         lift: precision / prevalence.
         auroc: mean probability, over these queries, that a candidate with the finding stands above one without.
-        auroc_without: the same over queries that do not have the finding. A candidate that everybody is shown first
-            moves both.
-        contrast: auroc − auroc_without; 0 where what is retrieved does not depend on the query.
+        precision_without, auroc_without: the same over queries that do not have the finding. Candidates that everybody
+            is shown first raise both alike.
+        precision_contrast, auroc_contrast: the differences; 0 where what is retrieved does not depend on who asks.
     """
 
     finding: str
     queries: int
     patients: int
-    precision: Interval
     prevalence: float
+    precision: Interval
+    precision_without: Interval
+    precision_contrast: Interval
     lift: Interval
     auroc: Interval
     auroc_without: Interval
-    contrast: Interval
+    auroc_contrast: Interval
 
 
 def lifts(found: Retrieved, names: Sequence[str], resamples: PatientResamples) -> list[Lift]:
@@ -142,31 +144,33 @@ def lifts(found: Retrieved, names: Sequence[str], resamples: PatientResamples) -
         if not has.any() or not lacks.any():
             continue
         precision, prevalence, auroc = np.where(told, values, 0.0)
-        columns = np.column_stack([has, precision * has, prevalence * has, auroc * has, lacks, auroc * lacks])
+        columns = np.column_stack(
+            [has, precision * has, prevalence * has, auroc * has, lacks, precision * lacks, auroc * lacks]
+        )
         measures = _measures(columns.sum(axis=0, keepdims=True))[:, 0]
         low, high = np.nanquantile(_measures(resamples.totals(columns)), (0.025, 0.975), axis=1)
         intervals = [Interval(*map(float, one)) for one in zip(measures, low, high, strict=True)]
         made.append(
             Lift(
-                finding=name,
-                queries=int(has.sum()),
-                patients=len(np.unique(found.patient[has])),
-                precision=intervals[0],
-                prevalence=float(prevalence[has].mean()),
-                lift=intervals[1],
-                auroc=intervals[2],
-                auroc_without=intervals[3],
-                contrast=intervals[4],
+                name,
+                int(has.sum()),
+                len(np.unique(found.patient[has])),
+                float(prevalence[has].mean()),
+                *intervals,
             )
         )
     return made
 
 
 def _measures(totals: Values) -> Values:
-    """(5, b) precision, lift, AUROC of queries with the finding, of those without, difference; NaN without either."""
-    having, precision, prevalence, auroc, lacking, auroc_without = totals.T
-    own, other = _ratio(auroc, having), _ratio(auroc_without, lacking)
-    return np.stack([_ratio(precision, having), _ratio(precision, prevalence), own, other, own - other])
+    """(7, b) in the order of `Lift`: precision of queries with the finding, of those without, their difference, lift,
+    AUROC of either, their difference; NaN where a resample has none of either."""
+    having, precision, prevalence, auroc, lacking, precision_without, auroc_without = totals.T
+    found = []
+    for own, other in ((precision, precision_without), (auroc, auroc_without)):
+        with_it, without = _ratio(own, having), _ratio(other, lacking)
+        found.append([with_it, without, with_it - without])
+    return np.stack([*found[0], _ratio(precision, prevalence), *found[1]])
 
 
 def _tied(scores: Values) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

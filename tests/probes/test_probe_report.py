@@ -94,6 +94,7 @@ def test_every_metric_has_an_interval_around_it(report: ProbeReport) -> None:
 def test_what_is_retrieved_has_the_finding_of_who_asks(report: ProbeReport, cohort: Cohort) -> None:
     prefix = "test/zero_shot/blue/synergy/"
     assert report.metrics[f"{prefix}precision_at_10"] > 0.95
+    assert report.metrics[f"{prefix}precision_at_10_without"] < 0.05
     assert report.metrics[f"{prefix}lift"] > 1.5
     assert report.metrics[f"{prefix}auroc"] > 0.7 > 0.3 > report.metrics[f"{prefix}auroc_without"]
     labels = cohort.samples.iloc[:200]["finding_synergy"]
@@ -177,7 +178,7 @@ def test_little_goes_to_trackers(report: ProbeReport) -> None:
     assert 0 < len(report.tracked) < 60
     assert "test/probe/blue/macro/auroc_ci_low" in report.tracked
     assert "test/probe/blue/shared/auroc" in report.tracked
-    assert "test/zero_shot/blue/synergy/lift" in report.tracked
+    assert "test/zero_shot/blue/synergy/precision_at_10_contrast" in report.tracked
     assert not any("calibr" in name or name.endswith("penalty") for name in report.tracked)
 
 

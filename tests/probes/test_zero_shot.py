@@ -82,7 +82,9 @@ def test_lifts_are_means_over_queries_with_and_without_the_finding() -> None:
     assert one.prevalence == pytest.approx(0.4)
     assert one.auroc.estimate == pytest.approx(0.65)
     assert one.auroc_without.estimate == pytest.approx(0.35)
-    assert one.contrast.estimate == pytest.approx(0.3)
+    assert one.auroc_contrast.estimate == pytest.approx(0.3)
+    assert one.precision_without.estimate == pytest.approx(0.4)
+    assert one.precision_contrast.estimate == pytest.approx(0.4)
 
 
 def test_intervals_of_lifts_are_over_patients() -> None:
