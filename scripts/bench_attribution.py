@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.evaluation import style
-from symile_clin.evaluation.attribution import attribute
+from symile_clin.evaluation.attribution import Attributed, attribute
 from symile_clin.evaluation.bootstrap import bootstrap_interval
 from symile_clin.modalities.attribution import ByLayer, ByOcclusion
 from symile_clin.modalities.cxr import phantom
 from symile_clin.modalities.labs.synthetic import PICTURES
+from symile_clin.model import MultimodalEncoder
 from symile_clin.pipeline.models import build_model
 from symile_clin.pipeline.runs import cohort_of, open_run
 from symile_clin.pipeline.trained import Trained, open_trained
@@ -77,13 +79,25 @@ class Asked:
         ]  # fmt: skip
         return torch.stack(each)
 
-    def maps(self, name: str, model: Any = None) -> Maps:
-        """What the package finds, of this model or another."""
-        found = attribute(
-            model=model or self.model, objective=self.trained.objective, cohort=self.trained.cohort,
+    def maps(self, name: str, *, trained: bool = True) -> Maps:
+        """What the package finds, of the run's model or of one with random weights."""
+        found = self._found if trained else self._found_at_random
+        return [one.relevance[name].values for one in found]
+
+    @cached_property
+    def _found(self) -> list[Attributed]:
+        return self._traced(self.model)
+
+    @cached_property
+    def _found_at_random(self) -> list[Attributed]:
+        config = self.trained.config.model_copy(update={"seed": self.trained.config.seed + 1})
+        return self._traced(build_model(config, self.trained.modalities, pretrained=False)[0])
+
+    def _traced(self, model: MultimodalEncoder) -> list[Attributed]:
+        return attribute(
+            model=model, objective=self.trained.objective, cohort=self.trained.cohort,
             modalities=self.trained.modalities, rows=self.rows.tolist(), target=self.target, device="cpu",
         )  # fmt: skip
-        return [one.relevance[name].values for one in found]
 
     def averaged(self, name: str) -> Maps:
         """Grad-CAM as published: the gradient of a feature map is averaged over places first."""
@@ -101,12 +115,6 @@ class Asked:
         places = tuple(range(2, gradient.dim()))
         found = (gradient.mean(dim=places, keepdim=True) * kept[0].detach()).sum(dim=1)
         return list(found.double().numpy())
-
-
-def random_model(trained: Trained) -> Any:
-    """The run's model before its training, by another seed."""
-    config = trained.config.model_copy(update={"seed": trained.config.seed + 1})
-    return build_model(config, trained.modalities, pretrained=False)[0].eval()
 
 
 # --- covering ---
@@ -167,7 +175,7 @@ def deletions(asked: Asked, name: str) -> dict[str, NDArray[np.float64]]:
     rivals = {
         "most relevant first": asked.maps(name),
         "the same, gradients averaged (Grad-CAM)": asked.averaged(name),
-        "map of random weights": asked.maps(name, random_model(asked.trained)),
+        "map of random weights": asked.maps(name, trained=False),
     }
     parts = {kind: [by_part(name, one) for one in maps] for kind, maps in rivals.items()}
     orders = {kind: [np.argsort(-one, kind="stable") for one in each] for kind, each in parts.items()}
@@ -225,19 +233,19 @@ def on_items(asked: Asked, relevance: Maps) -> list[tuple[float, float, float]]:
     return found
 
 
-def pointing(asked: Asked, model: Any = None) -> dict[str, NDArray[np.float64]]:
+def pointing(asked: Asked, *, trained: bool = True) -> dict[str, NDArray[np.float64]]:
     """(n, 3) by modality: share on what was planted, hit of the largest, chance."""
     found = {}
     if "cxr" in asked.trained.modalities:
         side = asked.inputs["cxr"].shape[-1]
         areas = {landscape: planted_area(side, landscape=landscape) for landscape in (False, True)}
         height, width = (asked.batch.arrays["cxr"][f"cxr_{one}"].numpy() for one in ("height", "width"))
-        maps = asked.maps("cxr", model)
+        maps = asked.maps("cxr", trained=trained)
         found["cxr"] = np.array(
             [on_area(one, areas[bool(wide)]) for one, wide in zip(maps, width > height, strict=True)]
         )
     if isinstance(asked.trained.modalities["labs"].attribution, ByOcclusion):
-        found["labs"] = np.array(on_items(asked, asked.maps("labs", model)))
+        found["labs"] = np.array(on_items(asked, asked.maps("labs", trained=trained)))
     return found
 
 
@@ -260,8 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cells = " | ".join(f"{value:.2f}" for value in falls.mean(axis=1) / spread)
             print(f"| {name} | {kind} | {cells} |", flush=True)
     print("\n| input | weights | chance | on what was planted | largest on it |\n|---|---|---|---|---|")
-    for weights, model in (("trained", None), ("random", random_model(asked.trained))):
-        for name, table in pointing(asked, model).items():
+    for weights in ("trained", "random"):
+        for name, table in pointing(asked, trained=weights == "trained").items():
             chance = table[:, 2].mean()
             ends = [
                 bootstrap_interval(table[:, column], asked.subjects, rng=stream(0, "bench", name, column))

@@ -24,7 +24,7 @@ class XrayAttribution(ByLayer):
     """
 
     reading: ClassVar[str] = (
-        "The darker the colour, the more the place raises the score; the line runs at half of the largest. "
+        "The stronger the colour, the more the place raises the score; the line runs at half of the largest. "
         "Outside the frame nothing is seen by the encoder."
     )
 

@@ -23,8 +23,8 @@ class EcgAttribution(ByLayer):
     """
 
     reading: ClassVar[str] = (
-        "The darker the band, the more that time raises the score, over all twelve leads at once: the sheet "
-        "shows other leads at other times. The curve below says the same in numbers."
+        "The stronger the band, the more that time raises the score, over all twelve leads at once: the sheet "
+        "shows other leads at other times. The curve below says the same."
     )
 
     def __init__(self, modality: Modality) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from symile_clin.modalities.drawing import BLUE, VERMILION, blank, pixels
@@ -42,6 +43,7 @@ def draw_contributions(names: Sequence[str], values: Sequence[str], changes: NDA
     for place, item in enumerate(top):
         axes.text(-0.56, place, short(names[item]), fontsize=8.5, va="center", ha="right", transform=left)
         axes.text(-0.02, place, values[item], fontsize=8.5, va="center", ha="right", transform=left)
+    axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
     axes.tick_params(labelsize=8)
     axes.set_xlabel("change of the score that the item makes", fontsize=8.5, labelpad=2)
     for side in ("top", "left", "right"):
