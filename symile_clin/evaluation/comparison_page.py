@@ -85,7 +85,9 @@ def comparison_page(
         synthetic: whether the patients are.
     """
     labels = [value.group.label for value in comparison.values]
-    title = f"{labels[0]} and {labels[1]}" if len(labels) == 2 else f"{len(labels)} configs compared"
+    single = all(len(value.by_run) == 1 for value in comparison.values)
+    several = f"{len(labels)} {'runs' if single else 'configs'} compared"
+    title = f"{labels[0]} and {labels[1]}" if len(labels) == 2 else several
     banner = None
     if synthetic:
         banner = Banner("Synthetic patients: these numbers say nothing about medicine.")
@@ -103,9 +105,11 @@ def _found(comparison: Comparison, picture: bytes, doubts: Sequence[str]) -> Sec
     metric = comparison.metric.replace("_", " ")
     ranked = comparison.values[0].group.runs[0].ranked
     better = " Lower is better." if comparison.metric in LOWER_IS_BETTER else ""
+    against_one = len(comparison.values) > 2 and all(one.second == 0 for one in comparison.differences)
+    reference = f" All are held against A, {comparison.values[0].group.label}." if against_one else ""
     blocks: list[Block] = [
         f"Each run retrieved {asked(ranked)}: the same queries and the same lists, so that every query is its own "
-        f"control. The metric is {metric}.{better}"
+        f"control. The metric is {metric}.{better}{reference}"
     ]
     if len(comparison.differences) == 1:
         one = comparison.differences[0]

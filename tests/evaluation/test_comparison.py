@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts import simulate_comparison
 from symile_clin.errors import ConfigError, MismatchError
 from symile_clin.evaluation.comparison import Comparison, compare_groups
 from symile_clin.evaluation.paired_tests import holm
@@ -273,3 +274,15 @@ def test_more_seeds_do_not_narrow_what_is_known_of_patients() -> None:
         (difference,) = compared([scored("a", one), *seeds]).differences
         widths.append(difference.percentile.high - difference.percentile.low)
     assert all(abs(a - b) < 0.05 * a for a, b in pairwise(widths))
+
+
+def test_the_simulation_of_comparisons_is_of_runs_that_do_not_differ() -> None:
+    rng = np.random.default_rng(0)
+    made = simulate_comparison.hits(40, own_by_patient=0.67, seed_sd=0.0, rng=rng)
+    assert made.mean() == pytest.approx(simulate_comparison.HITS, abs=0.05)
+    assert np.ptp(made.mean(axis=1)) < 0.2
+    moved = simulate_comparison.hits(40, own_by_patient=0.67, seed_sd=0.5, rng=rng)
+    assert moved.mean(axis=1).std() > 3 * made.mean(axis=1).std()
+    shares = simulate_comparison.covered(3, seeds=2, seed_sd=0.0, seed=0)
+    assert set(shares) == {"patients alone", "patients and seeds", "SD between seeds"}
+    assert all(0 <= share <= 1 for share in simulate_comparison.false_findings(3, own_by_patient=0.0, seed=0).values())
