@@ -43,3 +43,5 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     for kind in ("cohorts", "configs"):
         assert {path.name for path in presets if path.parts[0] == kind} == {p.name for p in (ROOT / kind).iterdir()}
     assert (installed / "symile_clin" / "py.typed").is_file()
+    templates = {path.name for path in (installed / "symile_clin" / "evaluation" / "templates").iterdir()}
+    assert templates == {"base.html.j2", "blocks.html.j2", "page.css", "page.html.j2"}

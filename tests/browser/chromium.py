@@ -62,6 +62,10 @@ class Browser:
             time.sleep(0.3)
         return self.text()
 
+    def resize(self, width: int, height: int) -> None:
+        """Make the window so large, in CSS pixels."""
+        self._call("POST", "/window/rect", {"width": width, "height": height})
+
     def screenshot(self, path: Path) -> None:
         """Save the window as PNG."""
         path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))

@@ -21,7 +21,7 @@ from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.reporting import report
 from symile_clin.progress import Quiet
-from symile_clin.report import compose
+from symile_clin.report.attribution import attribution_section
 from symile_clin.report.compose import read_embedded
 from symile_clin.schema import ATTRITION, EMBEDDINGS, METRICS_LOG, REPORT, RETRIEVAL
 from tests.evaluation.test_page import Outline
@@ -49,7 +49,7 @@ def copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same again, to take things away from."""
     place = shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.chdir(place)
-    monkeypatch.setattr(compose, "attribution_section", partial(compose.attribution_section, count=1))  # quicker
+    monkeypatch.setattr("symile_clin.report.compose.attribution_section", partial(attribution_section, count=1))
     return place
 
 
