@@ -10,11 +10,12 @@ from typing import Any
 from symile_clin import files
 from symile_clin.config import RunConfig, flatten
 from symile_clin.data.store import open_cohort
-from symile_clin.errors import NotFoundError
+from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.evaluation.ranked import ListProtocol, Ranked, read_ranked
 from symile_clin.evaluation.scored_runs import Scored
 from symile_clin.pipeline.runs import Run
 from symile_clin.schema import EVAL_DIR, EVALUATION, RANKS, Split
+from symile_clin.strict import validate
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def open_evaluated(
 
     Raises:
         NotFoundError: the run was not evaluated there, or not asked in this way.
+        MismatchError: damaged files.
     """
     trained_on = (str(run.manifest["cohort"]["name"]), str(run.manifest["cohort"]["hash"]))
     place, again = str(split), f"symile-clin eval {run.name} --split {split}"
@@ -62,7 +64,12 @@ def open_evaluated(
     modalities = {str(about["target"]), *map(str, about["query"])}
     wanted = target or str(about["target"])
     asked_with = tuple(sorted(query.split("+") if query else modalities - {wanted}))
-    found = read_ranked(directory / RANKS)
+    try:
+        found = read_ranked(directory / RANKS)
+    except ValueError as error:  # Arrow's errors are
+        raise MismatchError(
+            f"{directory / RANKS} cannot be read: {str(error).splitlines()[0]}", remedy=f"Evaluate again: {again}"
+        ) from None
     chosen = [
         one for one in found if (one.target, one.protocol, tuple(sorted(one.query))) == (wanted, protocol, asked_with)
     ]
@@ -72,7 +79,7 @@ def open_evaluated(
         run=run,
         scored=Scored(
             run=run.name,
-            config=flatten(RunConfig.model_validate(run.config)),
+            config=flatten(validate(RunConfig, run.config, source=f"the config of run '{run.name}'")),
             trained_on=trained_on,
             cohort=(str(about["cohort"]["name"]), str(about["cohort"]["hash"])),
             split=split,

@@ -201,6 +201,17 @@ def test_an_evaluation_of_an_earlier_version(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("runs")
+def test_damaged_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ranks = Path("runs/new-1/eval/test/ranks.parquet")
+    for damaged in (ranks.read_bytes()[:-200], pd.DataFrame({"query_row": [1]}).to_parquet()):
+        ranks.write_bytes(damaged)
+        assert "Evaluate again: symile-clin eval new-1 --split test" in said(capsys, "base-1 new-1 --no-tracking", 3)
+    Path("runs/base-1/config.yaml").write_text("seed: 0\n")
+    assert "the config of run 'base-1'" in said(capsys, "base-1 new-1 --no-tracking", 2)
+    assert not Path("comparisons").exists()
+
+
+@pytest.mark.usefixtures("runs")
 def test_what_was_not_asked(capsys: pytest.CaptureFixture[str]) -> None:
     line = said(capsys, "base-1 new-1 --query red --no-tracking", 2)
     assert "run 'base-1' has no ranks of --query red. Choose --query from green+red." in line
