@@ -5,7 +5,8 @@
 Every repetition is a test set: hits and misses of queries, correlated within a patient as in a beta-binomial
 distribution. Its intervals come from the very code of the evaluation, with its 10,000 resamples. One draw of resamples
 serves the repetitions of a block (200), as one serves all metrics of an evaluation; each block draws the patients'
-numbers of queries and the resamples anew.
+numbers of queries and the resamples anew. A second table does the same for the gap between groups of patients, with
+1,000 resamples and shufflings.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symile_clin.evaluation.bootstrap import RESAMPLES, Interval, PatientResamples
+from symile_clin.evaluation.subgroups import gap_interval, shuffled_gaps
 from symile_clin.rng import stream
 
 QUERIES: Final = 464
@@ -58,6 +60,15 @@ SETTINGS: Final = (
     Setting("few hits", QUERIES, AS_IN_COHORTS, 0.01),
 )
 
+#: True accuracy of each group of patients, and its share of them.
+GAPS: Final = (
+    ((0.5, 0.5), (0.5, 0.5)),
+    ((0.4, 0.6), (0.5, 0.5)),
+    ((0.5, 0.5, 0.5, 0.5, 0.5), (0.6, 0.2, 0.1, 0.05, 0.05)),
+    ((0.5, 0.5, 0.5, 0.5, 0.2), (0.6, 0.2, 0.1, 0.05, 0.05)),
+    ((0.3, 0.4, 0.5, 0.6), (0.25, 0.25, 0.25, 0.25)),
+)
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -83,10 +94,15 @@ def patients(setting: Setting, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.repeat(np.arange(setting.queries), sizes)[: setting.queries]
 
 
-def hits(patient: NDArray[np.int64], p: float, repetitions: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def hits(
+    patient: NDArray[np.int64], p: float | NDArray[np.float64], repetitions: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """(queries, repetitions) of 0 and 1 with mean `p`, correlated by CORRELATION within a patient.
 
     Each patient's own accuracy is drawn from Beta(p c, (1 − p) c), c = 1 / CORRELATION − 1.
+
+    Args:
+        p: of all patients, or (patients, 1) of each.
     """
     c = 1 / CORRELATION - 1
     own = rng.beta(p * c, (1 - p) * c, size=(patient.max() + 1, repetitions))
@@ -114,10 +130,61 @@ def _coverage(intervals: Sequence[Interval], truth: float) -> Coverage:
     return Coverage(1 - below - above, below, above, float((highs - lows).mean()))
 
 
+@dataclass(frozen=True)
+class GapCoverage:
+    """What became of the interval and the p-value of gaps.
+
+    Attributes:
+        held: share of repetitions whose interval holds the true gap.
+        naive: the same for percentiles of the resampled gaps.
+        bias: mean of the estimates minus the truth.
+        null: mean of the gaps that shuffled patients show.
+        significant: share of repetitions with p <= 0.05.
+    """
+
+    held: float
+    naive: float
+    bias: float
+    null: float
+    significant: float
+
+
+def simulate_gaps(
+    truths: Sequence[float], shares: Sequence[float], *, repetitions: int, seed: int, resamples: int = 1_000
+) -> GapCoverage:
+    """Coverage of the interval of the largest minus the smallest accuracy of groups."""
+    true, found = max(truths) - min(truths), []
+    for repetition in range(repetitions):
+        rng = stream(seed, "gaps", str(truths), str(shares), repetition)
+        patient = patients(Setting("", QUERIES, AS_IN_COHORTS, 0.5), rng)
+        group = rng.choice(len(shares), p=shares, size=patient.max() + 1)
+        values = hits(patient, np.array(truths)[group][:, None], 1, rng)[:, 0]
+        members = group[patient][:, None] == np.arange(len(shares))
+        weights = members.astype(np.float64)
+        draws = PatientResamples(patient, resamples=resamples, rng=rng)
+        means = values @ weights / weights.sum(axis=0)
+        drawn = draws.totals(weights * values[:, None]) / draws.totals(weights)
+        interval = gap_interval(means, drawn)
+        low, high = np.quantile(np.ptp(drawn, axis=1), (0.025, 0.975))
+        shuffled = shuffled_gaps(values, members, patient, shuffles=resamples, rng=rng)
+        p = (1 + np.count_nonzero(shuffled >= interval.estimate - 1e-12)) / (1 + resamples)
+        found.append(
+            (
+                interval.low <= true <= interval.high,
+                low <= true <= high,
+                interval.estimate - true,
+                shuffled.mean(),
+                p <= 0.05,
+            )
+        )
+    return GapCoverage(*map(float, np.mean(found, axis=0)))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table of docs/evaluation.md."""
+    """Print the tables of docs/evaluation.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=4_000)
+    parser.add_argument("--gap-repetitions", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
     error = 100 * np.sqrt(0.95 * 0.05 / asked.repetitions)
@@ -127,12 +194,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         number = len(np.unique(patients(setting, stream(asked.seed, "coverage", setting.name, str(setting.p), 0))))
         found = simulate(setting, repetitions=asked.repetitions, seed=asked.seed)
         cells = [
-            f"{100 * one.held:.1f} ({100 * one.below:.1f}, {100 * one.above:.1f})"
-            for one in map(found.get, WAYS)
-            if one
+            f"{100 * found[way].held:.1f} ({100 * found[way].below:.1f}, {100 * found[way].above:.1f})" for way in WAYS
         ]
         print(
             f"| {setting.name} | {setting.queries} | {number} | {setting.p} | " + " | ".join(cells) + " |", flush=True
+        )
+    print(f"\n{asked.gap_repetitions:,} repetitions: gaps between groups of patients, {QUERIES} queries")
+    print("| true accuracies | shares | true gap | mean estimate | at random", end="")
+    print(" | interval holds | percentiles hold | p <= 0.05 |")
+    print("|" + "---|" * 8)
+    for truths, shares in GAPS:
+        gap = simulate_gaps(truths, shares, repetitions=asked.gap_repetitions, seed=asked.seed)
+        true = max(truths) - min(truths)
+        print(
+            f"| {', '.join(map(str, truths))} | {', '.join(map(str, shares))} | {true:.2f} | {true + gap.bias:.2f} "
+            f"| {gap.null:.2f} | {100 * gap.held:.1f} | {100 * gap.naive:.1f} | {100 * gap.significant:.1f} |",
+            flush=True,
         )
 
 

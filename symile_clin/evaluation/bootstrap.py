@@ -23,7 +23,7 @@ Method = Literal["percentile", "bca"]
 #: They leave an endpoint's Monte Carlo error near 0.001.
 RESAMPLES: Final = 10_000
 #: Drawn indices held at once (of 8 bytes).
-_DRAWS_PER_CHUNK = 1 << 20
+_DRAWS_PER_CHUNK = 1 << 18
 #: How often each patient was drawn is kept if it fits in so many bytes; otherwise the draws are repeated for each use.
 _KEPT_BYTES = 1 << 27
 #: Means that differ by less than so much of the largest value differ by rounding only, and count as equal.

@@ -148,8 +148,10 @@ def is_shown(members: Members, patient: NDArray[Any], *, min_group: int, partiti
     return shown
 
 
-def shuffled_gaps(values: Values, members: Members, patient: NDArray[Any], *, rng: np.random.Generator) -> Values:
-    """(SHUFFLES,) gaps if patients were in groups at random: what groups of these sizes show where there is nothing.
+def shuffled_gaps(
+    values: Values, members: Members, patient: NDArray[Any], *, shuffles: int = SHUFFLES, rng: np.random.Generator
+) -> Values:
+    """(shuffles,) gaps if patients were in groups at random: what groups of these sizes show where there is nothing.
 
     Patients with the same number of queries exchange the values of all their queries, so that every group keeps its
     queries and a patient's queries stay together. A patient whose number of queries nobody shares stays.
@@ -159,8 +161,8 @@ def shuffled_gaps(values: Values, members: Members, patient: NDArray[Any], *, rn
     alike = [order[first[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
     n = members.sum(axis=0)
     found = []
-    for start in range(0, SHUFFLES, _SHUFFLES_AT_ONCE):
-        count = min(_SHUFFLES_AT_ONCE, SHUFFLES - start)
+    for start in range(0, shuffles, _SHUFFLES_AT_ONCE):
+        count = min(_SHUFFLES_AT_ONCE, shuffles - start)
         taken = np.empty((count, len(values)))
         for queries in alike:  # (patients, size): the queries of all patients who have so many
             who = rng.permuted(np.tile(np.arange(len(queries)), (count, 1)), axis=1)
@@ -185,27 +187,40 @@ def _percentiles(drawn: Values) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _gap(grouping: Grouping, values: Values, members: Members, shown: Members, drawn: Values, shuffled: Values) -> Gap:
-    """The gap among the groups shown, with its interval.
+def gap_interval(means: Values, drawn: Values) -> Interval:
+    """The largest minus the smallest of several means, with a simultaneous 95 % interval.
 
     In 95 % of the resamples no difference of two groups is farther than `reach` from what it is in the data. So, at
     this confidence, no true one is, and the true gap is within gap ± reach. Percentiles of resampled gaps would not do:
     resampling adds noise to what is a maximum over noise already, and they can lie wholly above the gap.
+
+    Args:
+        means: (groups,) in the data.
+        drawn: (B, groups) in resamples; NaN where a resample has none of a group.
+
+    Source:
+        Tukey's simultaneous intervals for all pairs, with a bootstrapped range: Beran (1988), Balanced simultaneous
+        confidence sets, JASA 83(403).
     """
-    names = [str(name) for name in grouping.members.columns[shown]]
-    means = np.array([values[here].mean() for here in members[:, shown].T])
-    gap = float(means.max() - means.min())
-    off = drawn[:, shown] - means
+    off = drawn - means
     there = np.isfinite(off)
     spread = np.where(there, off, -np.inf).max(axis=1) - np.where(there, off, np.inf).min(axis=1)
     reach = float(np.quantile(spread[there.any(axis=1)], 0.95))
-    reached = np.count_nonzero(shuffled >= gap - 1e-12)  # equal but for rounding is equal
+    gap = float(means.max() - means.min())
+    return Interval(gap, max(0.0, gap - reach), gap + reach)
+
+
+def _gap(grouping: Grouping, values: Values, members: Members, shown: Members, drawn: Values, shuffled: Values) -> Gap:
+    names = [str(name) for name in grouping.members.columns[shown]]
+    means = np.array([values[here].mean() for here in members[:, shown].T])
+    interval = gap_interval(means, drawn[:, shown])
+    reached = np.count_nonzero(shuffled >= interval.estimate - 1e-12)  # equal but for rounding is equal
     return Gap(
         key=grouping.key,
         title=grouping.title,
         lowest=names[int(means.argmin())],
         highest=names[int(means.argmax())],
-        interval=Interval(gap, max(0.0, gap - reach), gap + reach),
+        interval=interval,
         null=float(shuffled.mean()),
         p=(1 + reached) / (1 + len(shuffled)),
     )

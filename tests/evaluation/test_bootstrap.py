@@ -40,7 +40,7 @@ def unequal_clusters(rng: np.random.Generator, patients: int) -> NDArray[np.int6
     return np.repeat(rng.permutation(patients) * 7 + 3, rng.integers(1, 6, size=patients))
 
 
-@pytest.mark.parametrize("chunk", [1, 100, 1 << 20])
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 18])
 def test_resampling_equals_the_loop(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_DRAWS_PER_CHUNK", chunk)
     rng = np.random.default_rng(0)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from symile_clin.evaluation import subgroups
 from symile_clin.evaluation.groupings import groupings, race_group
 from symile_clin.evaluation.measures import MEANS, patient_stream
 from symile_clin.evaluation.ranked import Ranked
@@ -19,6 +18,7 @@ from symile_clin.evaluation.subgroup_figure import subgroup_figure
 from symile_clin.evaluation.subgroups import (
     SHOWN,
     SubgroupReport,
+    gap_interval,
     is_shown,
     shuffled_gaps,
     subgroup_lines,
@@ -213,14 +213,25 @@ def test_a_planted_failure_is_found_and_nothing_else() -> None:
     assert any(line.split()[0] == "sex" and line.endswith("female, male") for line in subgroup_lines(made))
 
 
-def test_shuffling_keeps_patients_whole_and_groups_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gap_reaches_as_far_as_any_two_groups_drift_apart() -> None:
+    """By hand: 20 resamples, of which the 19th largest drift of any pair is 0.3."""
+    means = np.array([0.2, 0.5, 0.9])
+    drawn = np.tile(means, (20, 1))
+    drawn[0] += [0.0, 0.1, -0.4]  # group 1 against 2: 0.5
+    drawn[1] += [0.3, 0.3, 0.0]  # 0.3
+    drawn[2] += 0.2  # all alike: nothing drifts
+    drawn[3] = [np.nan, 0.6, np.nan]  # a single group drifts from none
+    found = gap_interval(means, drawn)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.7, 0.7 - 0.31, 0.7 + 0.31))
+
+
+def test_shuffling_keeps_patients_whole_and_groups_their_size() -> None:
     """Two patients of two queries and three of one: the gaps that shuffling can give, listed by hand."""
-    monkeypatch.setattr(subgroups, "SHUFFLES", 4_000)
     patient = np.array([0, 0, 1, 1, 2, 3, 4])
     values = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
     first = np.array([True, True, False, False, True, False, False])
     members = np.stack([first, ~first], axis=1)
-    gaps = shuffled_gaps(values, members, patient, rng=np.random.default_rng(0))
+    gaps = shuffled_gaps(values, members, patient, shuffles=4_000, rng=np.random.default_rng(0))
     # The pair of patient 0 or 1 (2 or 0 hits) with one of three single queries (1, 0 or 0 hits), against the rest.
     listed = [abs((pair + single) / 3 - (3 - pair - single) / 4) for pair in (2, 0) for single in (1, 0, 0)]
     possible, counts = np.unique(np.round(gaps, 9), return_counts=True)
@@ -229,8 +240,7 @@ def test_shuffling_keeps_patients_whole_and_groups_their_size(monkeypatch: pytes
     assert counts / 4_000 == pytest.approx(times / 6, abs=0.03)
 
 
-def test_p_values_of_gaps_are_uniform_where_groups_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subgroups, "SHUFFLES", 199)
+def test_p_values_of_gaps_are_uniform_where_groups_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     small = []
     for _ in range(300):
@@ -238,7 +248,7 @@ def test_p_values_of_gaps_are_uniform_where_groups_do_not_matter(monkeypatch: py
         values = np.repeat(rng.random(60), np.bincount(patient)) + 0.1 * rng.random(len(patient))
         members = rng.integers(3, size=60)[patient][:, None] == np.arange(3)
         means = values @ members / members.sum(axis=0)
-        gaps = shuffled_gaps(values, members, patient, rng=rng)
+        gaps = shuffled_gaps(values, members, patient, shuffles=199, rng=rng)
         small.append((1 + np.count_nonzero(gaps >= np.ptp(means))) / 200 <= 0.1)
     assert np.mean(small) == pytest.approx(0.1, abs=0.05)
 
