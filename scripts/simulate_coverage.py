@@ -153,7 +153,8 @@ def simulate_gaps(
     truths: Sequence[float], shares: Sequence[float], *, repetitions: int, seed: int, resamples: int = 1_000
 ) -> GapCoverage:
     """Coverage of the interval of the largest minus the smallest accuracy of groups."""
-    true, found = max(truths) - min(truths), []
+    true = max(truths) - min(truths)
+    found: list[tuple[float, ...]] = []
     for repetition in range(repetitions):
         rng = stream(seed, "gaps", str(truths), str(shares), repetition)
         patient = patients(Setting("", QUERIES, AS_IN_COHORTS, 0.5), rng)
@@ -173,8 +174,8 @@ def simulate_gaps(
                 interval.low <= true <= interval.high,
                 low <= true <= high,
                 interval.estimate - true,
-                shuffled.mean(),
-                p <= 0.05,
+                float(shuffled.mean()),
+                float(p <= 0.05),
             )
         )
     return GapCoverage(*map(float, np.mean(found, axis=0)))
