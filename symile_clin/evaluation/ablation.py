@@ -10,6 +10,7 @@ Source: Breiman, "Random Forests", Machine Learning 45, 2001, section 10, and Fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -56,7 +57,7 @@ def shuffled_means(
         MismatchError: nothing stands for a modality that a query lacks.
     """
     recall = full.ranks.recall_at(1)
-    level = float(chance(full.n_candidates).recall_at(1).mean())
+    level = math.fsum(chance(full.n_candidates).recall_at(1)) / len(recall)
     found: list[Mean] = []
     for one in full.query:
         changed = [shuffled(encoded, one, stream(SEED, "shuffled", one, number)) for number in range(SHUFFLES)]

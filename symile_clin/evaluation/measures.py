@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,7 @@ def means_of(ranked: Ranked) -> list[Mean]:
             metric=name,
             values=of(ranked.ranks),
             patient=ranked.patient,
-            chance=float(of(level).mean()),
+            chance=math.fsum(of(level)) / len(ranked.query_row),
         )
         for name, of in MEANS.items()
     ]

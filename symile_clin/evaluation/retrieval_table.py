@@ -35,11 +35,13 @@ HEADLINE: Final = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "mean_ra
 
 
 def write_retrieval(path: Path, measures: Sequence[Measure], *, methods: Methods) -> None:
-    """Write retrieval.csv: a line for every number, empty where it has no interval or chance.
+    """Write retrieval.csv: a line for every number, way by way, empty where it has no interval or chance.
 
     Args:
         methods: by `methods`.
     """
+    ways = dict.fromkeys((one.target, one.protocol, one.query) for one in measures)
+    place = {way: number for number, way in enumerate(ways)}
     lines = [
         {
             "target": one.target,
@@ -56,7 +58,7 @@ def write_retrieval(path: Path, measures: Sequence[Measure], *, methods: Methods
             "n_subjects": one.n_subjects,
             "method": methods.get((one.target, one.query), f"mean of {SHUFFLES} shuffles"),
         }
-        for one in measures
+        for one in sorted(measures, key=lambda one: place[one.target, one.protocol, one.query])
     ]
     with files.atomic(path) as temporary:
         pd.DataFrame(lines).to_csv(temporary, index=False)
@@ -122,7 +124,7 @@ def screen(
         ],
         [
             *by_protocol(measures, target=target, queries=query_subsets(list(asked), target)),
-            f"  demographics: {methods[target, (DEMOGRAPHICS,)]} of query and candidate",
+            f"  demographics: {methods[target, (DEMOGRAPHICS,)]} of all; the most that these alone can give",
             *([f"  not asked with: {stand_ins.method(query)}"] if len(query) > 1 else []),
         ],
         [contribution_table(found)],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 from torch import nn
@@ -113,9 +114,11 @@ def test_samples_that_lack_something_are_counted_and_scored(tmp_path: Path) -> N
             assert not set(one.query_row) & set(lacking[one.target])
 
 
-def test_without_bootstrap_only_the_papers_figures_are_missing(cohort: Cohort, tmp_path: Path) -> None:
+def test_without_bootstrap_only_the_papers_figures_are_missing(
+    evaluation: Evaluation, cohort: Cohort, tmp_path: Path
+) -> None:
     without = evaluated(cohort, tmp_path / "eval", ReadsSynergy(), bootstrap=None).metrics
-    full = evaluated(cohort, tmp_path / "eval", ReadsSynergy()).metrics
+    full = evaluation.metrics
     assert set(full) - set(without) == {f"{RECALL}_bootstrap_mean", f"{RECALL}_bootstrap_se"}
     assert all(full[name] == value for name, value in without.items())
 
@@ -132,6 +135,67 @@ def test_files_hold_the_same_and_no_ids(evaluation: Evaluation, cohort: Cohort) 
         assert set(stored) == {"row", "blue", "red", "green"}
         assert stored["blue"].dtype == np.float32
         np.testing.assert_array_equal(stored["row"], cohort.rows("test"))
+
+
+def test_the_csv_and_metrics_json_say_the_same(evaluation: Evaluation) -> None:
+    folder = evaluation.artifacts[0].path.parent
+    lines = pd.read_csv(folder / "retrieval.csv", keep_default_na=False, na_values={"ci_low": "", "chance": ""})
+    seen = set()
+    for line in lines.to_dict(orient="records"):
+        default = line["protocol"] == "candidates" and "+" in line["query"] and "shuffled" not in line["query"]
+        where = "" if default else f"{line['protocol']}/{line['query']}/"
+        prefix = f"test/{line['target']}/{where}{line['metric']}"
+        assert evaluation.metrics[prefix] == pytest.approx(line["value"], rel=1e-12)
+        for suffix in ("ci_low", "chance"):
+            assert (f"{prefix}_{suffix}" in evaluation.metrics) == pd.notna(line[suffix])
+        seen.add(prefix)
+    assert len(seen) == len(lines)
+    of_metrics = {name for name in evaluation.metrics if name.rsplit("/", 1)[1] in set(lines["metric"])}
+    assert seen == {name for name in of_metrics if "/gap/" not in name}
+    methods = lines.drop_duplicates(["target", "query"]).set_index(["target", "query"])["method"]
+    assert methods["blue", "demographics"] == "sees gender, age_band, blue_view"
+    assert methods["red", "demographics"] == "sees gender, age_band"
+    assert methods["blue", "red"] == "marginalised over 256 training samples"
+    assert methods["blue", "green+red"] == ""
+    assert methods["blue", "green_shuffled+red"] == "mean of 10 shuffles"
+
+
+def test_what_was_evaluated_is_written_beside(evaluation: Evaluation) -> None:
+    found = json.loads((evaluation.artifacts[0].path.parent / "evaluation.json").read_text())
+    assert found == {
+        "run": "a run", "objective": "product", "cohort": {"name": "small", "hash": "0"}, "split": "test",
+        "target": "blue", "query": ["green", "red"], "seed": 0, "synthetic": True, "min_group": 20,
+        "method": "marginalised over 256 training samples",
+    }  # fmt: skip
+
+
+def test_on_matched_lists_demographics_are_exactly_chance_and_elsewhere_far_above(evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
+    for target in ("blue", "red", "green"):  # lists matched for blue are matched in what is seen for red, too
+        prefix = f"test/{target}/matched/demographics/"
+        assert metrics[f"{prefix}recall_at_1"] == pytest.approx(0.1, abs=1e-12)
+        assert metrics[f"{prefix}recall_at_1_chance"] == pytest.approx(0.1, abs=1e-12)
+        assert metrics[f"{prefix}mrr"] == pytest.approx(metrics[f"{prefix}mrr_chance"], abs=1e-12)
+        assert metrics[f"test/{target}/candidates/demographics/recall_at_1"] > 0.25
+    assert metrics["test/blue/candidates/demographics/recall_at_1_ci_low"] > 0.35
+
+
+def test_the_tracker_gets_few_names(evaluation: Evaluation) -> None:
+    assert len(evaluation.tracked) < 250 < len(evaluation.metrics)
+    assert set(evaluation.tracked.items()) <= set(evaluation.metrics.items())
+    for name in (RECALL, f"{RECALL}_bca_low", "test/blue/mrr", "test/blue/gallery/red/recall_at_1"):
+        assert name in evaluation.tracked
+
+
+def test_what_a_cohort_cannot_answer_is_left_out_and_said(tmp_path: Path) -> None:
+    """No training sample has blue: red and green cannot be asked for without it, blue can be asked for."""
+    cohort = small_cohort(tmp_path / "cohort", train=20, lacking={"blue": range(120, 140)})
+    (cohort.path / "candidates" / "test_matched.parquet").unlink()
+    found = evaluated(cohort, tmp_path / "eval", ReadsSynergy())
+    assert "red from blue + green: left out, no training sample of cohort small has blue and green" in found.table
+    assert {name.split("/")[1] for name in found.metrics} == {"blue"}
+    assert "matched lists are left out: the cohort has none" in found.table
+    assert not [name for name in found.metrics if "/matched/" in name]
 
 
 def test_what_shows_patients_is_marked_and_private(evaluation: Evaluation) -> None:
@@ -159,11 +223,11 @@ def test_diverged_weights_leave_the_old_results_alone(cohort: Cohort, tmp_path: 
         def forward(self, inputs, present):  # type: ignore[no-untyped-def]
             return {name: tensor * float("nan") for name, tensor in super().forward(inputs, present).items()}
 
-    evaluated(cohort, tmp_path / "eval", ReadsSynergy())
-    before = (tmp_path / "eval" / "metrics.json").read_bytes()
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "metrics.json").write_bytes(b"before")
     with pytest.raises(TrainingError, match="not finite"):
         evaluated(cohort, tmp_path / "eval", Diverged())
-    assert (tmp_path / "eval" / "metrics.json").read_bytes() == before
+    assert (tmp_path / "eval" / "metrics.json").read_bytes() == b"before"
 
 
 def test_the_gallery_does_not_put_the_truth_first_among_equals(cohort: Cohort) -> None:
