@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from PIL import Image
 
 from symile_clin import files
 from symile_clin.evaluation.page import Block, Details, Missing, Part, Picture, Table
@@ -16,6 +18,10 @@ from symile_clin.schema import AUDIT_DIR, INFORMATION_DIR, PROBES_DIR
 LONGEST: Final = 60
 #: Lines up to which a table is shown open.
 OPEN: Final = 12
+#: Bytes from which a figure is made smaller: to so many pixels across, and to so many colours.
+LARGE: Final = 400_000
+WIDEST: Final = 2_000
+COLORS: Final = 128
 
 #: Kind of measurement -> title, how to read it, the command that makes it.
 KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -55,7 +61,7 @@ def _part(kind: str, directory: Path, *, run: str, split: str) -> Part:
     if directory.is_dir():
         for path in sorted(directory.glob("*.png")):
             words = f"{title}: {_words(path)}"
-            blocks.append(Picture(path.read_bytes(), f"{words}. The numbers are in the tables.", words, width=1000))
+            blocks.append(Picture(_small(path), f"{words}. The numbers are in the tables.", words, width=1000))
         for path in sorted(directory.glob("*.csv")):
             blocks.append(_shown(pd.read_csv(path), f"{title}: {_words(path)}"))
         if not any(directory.glob("*.csv")):
@@ -93,6 +99,18 @@ def _shown(table: pd.DataFrame, words: str) -> Block:
     )
     shown = Table(short, f"{words}.{cut}", small=True)
     return shown if len(short) <= OPEN else Details(f"{words}, {len(short):,} lines", [shown])
+
+
+def _small(path: Path) -> bytes:
+    """A PNG's bytes; of a large one those of a picture that is no larger than a page shows it, of few colours."""
+    data = path.read_bytes()
+    if len(data) <= LARGE:
+        return data
+    written = BytesIO()
+    with Image.open(path) as image:
+        image.thumbnail((WIDEST, 100 * WIDEST))
+        image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(written, "PNG")
+    return min(data, written.getvalue(), key=len)
 
 
 def _words(path: Path) -> str:
