@@ -58,7 +58,7 @@ def test_gaps_are_held_whether_there_is_one_or_not() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ASKED, ids=lambda setting: f"{setting.name}, p {setting.p}")
 def test_clustered_intervals_cover_between_93_and_97_percent(setting: Setting) -> None:
-    """With 2,000 resamples instead of 10,000, which moves an end by about 0.0005."""
+    """With 2,000 resamples instead of 10,000, which moves an end by about 0.001."""
     found = simulate(setting, repetitions=4_000, seed=0, resamples=2_000)
     for way in ("percentile", "bca"):
         assert 0.93 <= found[way].held <= 0.97

@@ -268,3 +268,15 @@ def test_the_gallery_says_where_a_query_modality_is_absent(tmp_path: Path) -> No
     absent = next(number for number, example in enumerate(examples) if example.query["red"] is None)
     gallery(tmp_path / "gallery.png", examples=examples[absent : absent + 3], target="blue")
     assert imread(tmp_path / "gallery.png")[:, :, :3].std() > 0.02
+
+
+def test_groups_of_patients_are_written_with_small_ones_withheld(evaluation: Evaluation) -> None:
+    folder = evaluation.artifacts[0].path.parent
+    table = pd.read_csv(folder / "subgroups.csv")
+    assert list(table["grouping"].unique()) == ["sex", "age band", "blue: view"]
+    shown = table[table["value"].notna()]
+    assert (shown["n_subjects"] >= 20).all()
+    assert "not told by this cohort: race, admission type, years of care" in evaluation.table
+    gaps = {name for name in evaluation.metrics if "/gap/" in name and name.endswith("recall_at_1")}
+    assert gaps == {f"test/blue/gap/{key}/recall_at_1" for key in ("gender", "age_band", "blue_view")}
+    assert gaps <= set(evaluation.tracked)
