@@ -164,9 +164,10 @@ def simulate_gaps(
         weights = members.astype(np.float64)
         draws = PatientResamples(patient, resamples=resamples, rng=rng)
         means = values @ weights / weights.sum(axis=0)
-        drawn = draws.totals(weights * values[:, None]) / draws.totals(weights)
+        hit, n = draws.totals(weights * values[:, None]), draws.totals(weights)
+        drawn = np.divide(hit, n, out=np.full_like(hit, np.nan), where=n > 0)
         interval = gap_interval(means, drawn)
-        low, high = np.quantile(np.ptp(drawn, axis=1), (0.025, 0.975))
+        low, high = np.quantile(np.nanmax(drawn, axis=1) - np.nanmin(drawn, axis=1), (0.025, 0.975))
         shuffled = shuffled_gaps(values, members, patient, shuffles=resamples, rng=rng)
         p = (1 + np.count_nonzero(shuffled >= interval.estimate - 1e-12)) / (1 + resamples)
         found.append(
