@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from symile_clin.data.store import Cohort
 from symile_clin.errors import CohortError
+from symile_clin.evaluation.bootstrap import PatientResamples
 from symile_clin.evaluation.demographics import DEMOGRAPHICS
 from symile_clin.objectives import PairwiseClip, Symile
 from symile_clin.objectives.triangle import Triangle
+from symile_clin.probes import probe_report
 from symile_clin.probes.features import QUERY, demographic_features, inputs_of
 from symile_clin.probes.policy import Policy
 from symile_clin.probes.probe_report import PATIENT_LEVEL, ProbeReport, probe_split
@@ -41,7 +44,9 @@ def _probe(cohort: Cohort, directory: Path, **changed: Any) -> ProbeReport:
         "device": "cpu",
         "progress": Quiet(),
     }
-    return probe_split(cohort=cohort, directory=directory, **{**arguments, **changed})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_report, "PatientResamples", partial(PatientResamples, resamples=400))  # for speed
+        return probe_split(cohort=cohort, directory=directory, **{**arguments, **changed})
 
 
 @pytest.fixture(scope="module")
