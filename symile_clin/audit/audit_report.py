@@ -103,7 +103,7 @@ def audit_splits(
         if min(len(training[name][0]), len(reference[name][0])) >= FEWEST:
             usual[name] = Usual(training[name][1], seed=seed, name=name)
             usual_scores[name] = usual[name].unlike(reference[name][1])
-    copies = {name: identical(cohort, modality) for name, modality in modalities.items()}
+    copies = {name: identical(cohort, modality, progress=progress) for name, modality in modalities.items()}
     patients = cohort.samples[SUBJECT_ID].to_numpy()
 
     parts = []
