@@ -46,11 +46,13 @@ def call(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
 
 
 def output_options(command: Command) -> Command:
+    """--json and --quiet, which every command has."""
     command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
     return click.option("--quiet", is_flag=True, help="Print nothing but errors (and --json's object).")(command)
 
 
 def store_options(command: Command) -> Command:
+    """Where a run is recorded, and whether."""
     command = click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store of this run.")(
         command
     )
@@ -61,6 +63,7 @@ def store_options(command: Command) -> Command:
 
 
 def tracking_options(command: Command) -> Command:
+    """The same, and what of single patients may be sent there."""
     command = store_options(command)
     return click.option(
         "--log-patient-level",
@@ -70,14 +73,17 @@ def tracking_options(command: Command) -> Command:
 
 
 def override_option(command: Command) -> Command:
+    """--set."""
     return click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting; may be repeated."
     )(command)
 
 
 def device_option(command: Command) -> Command:
+    """--device."""
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")(command)
 
 
 def uri(tracking_uri: str, no_tracking: bool) -> str | None:
+    """What --tracking-uri and --no-tracking mean together."""
     return None if no_tracking else tracking_uri

@@ -148,7 +148,8 @@ def _limits(*, synthetic: bool) -> str:
     )
     real = (
         " One hospital's patients, 2011 to 2016, admitted and examined as its doctors saw fit; ages of 91 stand for "
-        "everybody over 89; clocks of ECG machines are not synchronised with the hospital's."
+        "everybody over 89; clocks of bedside machines are not synchronised with the "
+        "hospital's."
     )
     return f"## Limits\n\n{common}{'' if synthetic else real}"
 
