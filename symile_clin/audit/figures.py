@@ -60,7 +60,7 @@ def draw(
         handles = {
             label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
 
 
 def _histogram(axes: Axes, values: NDArray[Any], edges: Sequence[float], listed: NDArray[Any]) -> None:
