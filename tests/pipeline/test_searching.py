@@ -199,6 +199,7 @@ def test_embeddings_as_files_for_other_programs(cohort: Cohort, tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_searches_the_release(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
