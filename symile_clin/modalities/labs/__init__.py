@@ -217,9 +217,8 @@ class Labs(Modality):
 
     def observed(self, samples: pd.DataFrame) -> pd.DataFrame:
         """Which items each sample has."""
-        kept = [itemid for itemid in self.items if self._value(itemid) in samples]
-        there = samples[[self._value(itemid) for itemid in kept]].notna()
-        names = [LABELS.get(itemid, str(itemid)) for itemid in kept]
+        there = samples[[self._value(itemid) for itemid in self.items]].notna()
+        names = [LABELS.get(itemid, str(itemid)) for itemid in self.items]
         return there.set_axis(names, axis="columns").rename_axis(columns="item")
 
     def table(self, row: Row) -> pd.DataFrame:
@@ -227,7 +226,7 @@ class Labs(Modality):
         from symile_clin.modalities.labs.values import value_table
 
         def number(column: str) -> float:
-            return float("nan") if row.get(column) is None else float(row[column])
+            return float("nan") if row[column] is None else float(row[column])
 
         values = {itemid: number(self._value(itemid)) for itemid in self.items}
         return value_table(values, {itemid: number(self._percentile(itemid)) for itemid in self.items})
