@@ -253,9 +253,8 @@ def subgroup_lines(report: SubgroupReport) -> list[str]:
         )
     hidden = report.table.loc[report.table["n"].isna(), ["grouping", "group"]].drop_duplicates()
     if len(hidden):
-        lines.append(
-            f"  {len(hidden)} groups are withheld: fewer than {report.min_group} patients, or the next smallest beside one"
-        )
+        small = f"fewer than {report.min_group} patients, or the next smallest beside one"
+        lines.append(f"  {len(hidden)} groups are withheld: {small}")
     if report.left_out:
         lines.append(f"  not told by this cohort: {', '.join(report.left_out)}")
     return lines
