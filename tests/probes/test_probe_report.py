@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,8 @@ def _probe(cohort: Cohort, directory: Path, **changed: Any) -> ProbeReport:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_report, "PatientResamples", partial(PatientResamples, resamples=400))  # for speed
+        if changed:  # one run of the module draws
+            patch.setattr(probe_report, "figures", Mock())
         return probe_split(cohort=cohort, directory=directory, **{**arguments, **changed})
 
 
