@@ -216,18 +216,18 @@ def text(results: Results) -> str:
 
 
 def _average_lines(averages: Sequence[Average]) -> list[str]:
-    width = max(len(one.input) for one in averages)
-    count = averages[0].findings
+    title = f"mean of {averages[0].findings} findings"
+    width = max(len(title), *(len(one.input) for one in averages))
     lines = [
-        f"  {f'mean of {count} findings':{width}}  AUROC                  {'less demographics':21} "
-        "AUPRC  Brier  skill    ECE, if calibrated"
+        f"  {title:{width}}  {'AUROC':20}  {'less demographics':23}  {'AUPRC':>5}  {'Brier':>5}  {'skill':>6}  "
+        "ECE, if calibrated"
     ]
     for one in averages:
         own = one.intervals
         gain = _shown(own[GAIN], sign="+") if GAIN in own else ""
         lines.append(
-            f"  {one.input:{width}}  {_shown(own['auroc'])}  {gain:21} {own['auprc'].estimate:5.3f}  "
-            f"{own['brier'].estimate:5.3f}  {own['brier_skill'].estimate:+.3f}  {own['ece'].estimate:.3f}, "
+            f"  {one.input:{width}}  {_shown(own['auroc']):20}  {gain:23}  {own['auprc'].estimate:5.3f}  "
+            f"{own['brier'].estimate:5.3f}  {own['brier_skill'].estimate:+6.3f}  {own['ece'].estimate:.3f}, "
             f"{one.ece_if_calibrated:.3f}"
         )
     return lines
