@@ -16,6 +16,7 @@ EVERYWHERE := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorde
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install --quiet --group dev
+	-$(BIN)/python -m compileall -qq -j 0 .venv/lib  # tests start many processes; not every file of every package is Python 3
 	touch $@
 
 demo: .venv/.installed  ## the main job on synthetic patients: cohort, training, retrieval table

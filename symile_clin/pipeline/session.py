@@ -11,7 +11,7 @@ from symile_clin.pipeline.evaluation import evaluate
 from symile_clin.pipeline.trained import Measured
 from symile_clin.pipeline.training import TrainResult, train
 from symile_clin.progress import Progress
-from symile_clin.schema import TRACKING_URI
+from symile_clin.schema import REPORT, TRACKING_URI
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class DemoResult:
             f"{self.evaluation.text()}\n\n"
             f"Cohort    {self.build.path}: symile-clin cohort describe\n"
             f"Run       {self.training.run}\n"
-            "Compare   symile-clin train --objective clip && symile-clin eval --bootstrap 10 && symile-clin ui"
+            f"Report    {self.evaluation.directory / REPORT}\n"
+            "Compare   symile-clin train --objective clip && symile-clin eval --bootstrap 10, then symile-clin compare"
         )
 
     def record(self) -> Mapping[str, Any]:
