@@ -9,7 +9,7 @@ from symile_clin.audit.audit_report import audit_splits
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.errors import CohortError
 from symile_clin.modalities.registry import modalities_of
-from symile_clin.pipeline.runs import cohort_of, open_run
+from symile_clin.pipeline.runs import cohort_of, home_of, open_run
 from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
 from symile_clin.progress import Progress
@@ -43,7 +43,7 @@ def audit(
 
     Raises:
         NotFoundError: no finished run, or no cohort, or the one that the run was trained on is gone.
-        MismatchError: a checkpoint that does not fit the cohort.
+        MismatchError: a checkpoint that does not fit the cohort, or another cohort in the place of the run's own.
         CohortError: too few patients to compare.
         TrainingError: embeddings that are not finite.
     """
@@ -53,7 +53,7 @@ def audit(
     splits = [one for one in SPLITS if split in (one, "all") and len(data.rows(one))]
     if not splits:
         raise CohortError(f"cohort {data.name} has no sample in its {split} split", remedy="Audit another --split")
-    home = data if trained.trained_here else cohort_of(opened, None)
+    home = data if trained.trained_here else home_of(opened)
     rooms = modalities_of(home.spec)
     progress.say(f"Auditing run {opened.path} on the {split} split of cohort {data.path}, device {trained.device}.")
     directory = trained.directory(AUDIT_DIR, split)

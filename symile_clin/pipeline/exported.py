@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from symile_clin.pipeline.exporting import MODEL, STAGE
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.schema import STATE_DIR
 from symile_clin.strict import nearest
-from symile_clin.training.checkpoint import load_weights
+from symile_clin.training.checkpoint import WEIGHTS, load_weights
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ExportedModel:
         arrays = given
         if not isinstance(arrays, Mapping):
             arrays = {key: np.asarray(one)[None] for key, one in self.read(name, arrays).items()}
-        tensors = {key: torch.from_numpy(np.ascontiguousarray(one)).to(self.device) for key, one in arrays.items()}
+        tensors = {key: torch.tensor(one).to(self.device) for key, one in arrays.items()}
         with torch.inference_mode():
             return self.model.encode(name, modality.to_input(tensors, None)).float().cpu()
 
@@ -94,7 +94,7 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
 
     Raises:
         NotFoundError: no exported model there.
-        MismatchError: a folder of another kind, or weights that do not fit.
+        MismatchError: a folder of another kind, or files that are not the ones that were exported.
         ConfigError: no such device.
     """
     folder = Path(path)
@@ -103,7 +103,9 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
         raise NotFoundError(f"no exported model in {folder}", remedy="Write one with `symile-clin export`")
     if manifest.get("stage") != STAGE:
         raise MismatchError(f"{folder} holds a {manifest.get('stage')}", expected="what `symile-clin export` wrote")
+    _require_unchanged(folder, manifest, [MODEL, WEIGHTS])
     about = files.read_json(folder / MODEL)
+    _require_unchanged(folder, manifest, [_state_file(name) for name in about["order"]])
     modalities = modalities_of({"modalities": {name: about["modalities"][name] for name in about["order"]}})
     config = resolve_config(about["config"], source=str(folder / MODEL), modalities=modalities)
     model, objective = build_model(config, modalities, pretrained=False)
@@ -112,8 +114,24 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
     return ExportedModel(
         about=about,
         modalities=modalities,
-        state={name: files.read_json(folder / STATE_DIR / f"{name}.json") for name in modalities},
+        state={name: files.read_json(folder / _state_file(name)) for name in modalities},
         model=model.to(chosen).eval(),
         objective=objective.to(chosen).eval(),
         device=chosen,
     )
+
+
+def _state_file(name: str) -> str:
+    return f"{STATE_DIR}/{name}.json"
+
+
+def _require_unchanged(folder: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Files cut or changed on their way, which would give other numbers without a word; the card may be edited."""
+    for name in names:
+        listed = manifest["files"].get(name)
+        if listed is None or not (folder / name).is_file() or files.sha256(folder / name) != listed["sha256"]:
+            raise MismatchError(
+                f"{folder / name} is not the file that was exported",
+                expected="the one whose digest manifest.json has",
+                remedy="Copy or export the model again",
+            )

@@ -14,7 +14,7 @@ from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model
-from symile_clin.pipeline.runs import Run, check_fit, cohort_of, open_run
+from symile_clin.pipeline.runs import Run, check_fit, home_of, open_run
 from symile_clin.progress import Progress
 from symile_clin.report.model_card import model_card
 from symile_clin.schema import (
@@ -71,7 +71,7 @@ def export_run(*, run: str | None = None, out: Path | None = None, progress: Pro
         MismatchError: the cohort in the run's place is not the one it was trained on.
     """
     opened = open_run(Path(RUNS_ROOT), run)
-    cohort = cohort_of(opened, None)
+    cohort = home_of(opened)
     modalities = modalities_of(cohort.spec)
     check_fit(opened, cohort, modalities)
     folder = out if out is not None else Path(EXPORTS_ROOT) / opened.name
@@ -83,7 +83,7 @@ def export_run(*, run: str | None = None, out: Path | None = None, progress: Pro
     model, objective = build_model(config, modalities, pretrained=False)
     load_weights(opened.path / CHECKPOINTS_DIR / BEST, model=model, objective=objective)
     settings = config.model_dump(mode="json")
-    spec = {name: dict(cohort.spec["modalities"][name]) for name in modalities}
+    spec = {name: _without_folders(one, cohort.spec["modalities"][name]) for name, one in modalities.items()}
     progress.say(f"Exporting run {opened.path}, trained on cohort {cohort.name}.")
     with files.atomic_directory(folder) as temporary:
         save_weights(temporary, model=model, objective=objective)
@@ -119,6 +119,11 @@ def _portable(config: RunConfig, modalities: Mapping[str, Modality]) -> RunConfi
     blank = {name: one.blank().model_dump(mode="json") for name, one in encoder_options(config, modalities).items()}
     model = config.model.model_copy(update={"encoders": blank})
     return config.model_copy(update={"model": model, "init_from": None})
+
+
+def _without_folders(modality: Modality, entry: Mapping[str, Any]) -> dict[str, Any]:
+    portable = modality.options.portable().model_dump(mode="json")
+    return {key: portable.get(key, value) for key, value in entry.items()}
 
 
 def _described(cohort: Cohort) -> dict[str, Any]:

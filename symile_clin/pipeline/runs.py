@@ -122,6 +122,23 @@ def cohort_of(run: Run, cohort: Path | None) -> Cohort:
     return data
 
 
+def home_of(run: Run) -> Cohort:
+    """The cohort that the run was trained on, just as it was then: what it fitted on train belongs to the weights.
+
+    Raises:
+        NotFoundError: it is gone.
+        MismatchError: another one has its place.
+    """
+    data = cohort_of(run, None)
+    if data.hash != str(run.manifest["cohort"]["hash"]):
+        raise MismatchError(
+            f"{data.path} is no longer the cohort that run '{run.name}' was trained on",
+            expected=f"content hash {str(run.manifest['cohort']['hash'])[:12]}, not {data.hash[:12]}",
+            remedy="Build that one again in its place, or train on this one",
+        )
+    return data
+
+
 def signature(modalities: Mapping[str, Modality]) -> dict[str, Any]:
     """What a model's inputs look like: a checkpoint fits every cohort with the same signature."""
     return {

@@ -18,7 +18,7 @@ from symile_clin.errors import ConfigError
 from symile_clin.evaluation.embed import embed_batches
 from symile_clin.evaluation.page import write_page
 from symile_clin.modalities.registry import modalities_of
-from symile_clin.pipeline.runs import cohort_of, open_run
+from symile_clin.pipeline.runs import cohort_of, home_of, open_run
 from symile_clin.pipeline.trained import BATCH_SIZE, Trained, open_trained
 from symile_clin.progress import Progress
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, INDEX_DIR, ROW, RUNS_ROOT, SAMPLE_ID, Split
@@ -115,8 +115,9 @@ def open_searcher(trained: Trained, found: Index, *, with_files: bool = True) ->
 
     Raises:
         NotFoundError: it is gone.
+        MismatchError: another one has its place.
     """
-    own = trained.cohort if trained.trained_here or not with_files else cohort_of(trained.run, None)
+    own = trained.cohort if trained.trained_here or not with_files else home_of(trained.run)
     readers = modalities_of(own.spec)
     return Searcher(
         model=trained.model,

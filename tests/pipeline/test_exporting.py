@@ -113,12 +113,42 @@ def test_unknown_names_have_a_hint(folder: Path) -> None:
         symile_clin.lode  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "state/red.json"])
+def test_a_file_that_changed_on_its_way_is_noticed(tmp_path: Path, name: str) -> None:
+    shutil.copytree("exports/one", tmp_path / "one")
+    (tmp_path / "one" / "README.md").write_text("a card may be edited")
+    symile_clin.load(tmp_path / "one")
+    changed = bytearray((tmp_path / "one" / name).read_bytes())
+    changed[-3] ^= 1
+    (tmp_path / "one" / name).write_bytes(changed)
+    with pytest.raises(MismatchError, match=f"{Path(name).name} is not the file that was exported"):
+        symile_clin.load(tmp_path / "one")
+    (tmp_path / "one" / name).unlink()
+    with pytest.raises(MismatchError, match="is not the file that was exported"):
+        symile_clin.load(tmp_path / "one")
+
+
+def test_a_model_is_not_exported_with_another_cohorts_state(folder: Path) -> None:
+    manifest = folder / "data" / "cohorts" / "tiny" / "manifest.json"
+    own = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(own), "hash": "2"}))
+    try:
+        with pytest.raises(MismatchError, match=r"no longer the cohort that run 'one' was trained on.*hash 1, not 2"):
+            export_run(out=Path("rebuilt"), progress=Quiet())
+    finally:
+        manifest.write_text(own)
+    assert not Path("rebuilt").exists()
+
+
 def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "exports" / "one", tmp_path / "one")
     about = json.loads((tmp_path / "one" / "model.json").read_text())
     about["config"]["model"]["dim"] = 8
     (tmp_path / "one" / "model.json").write_text(json.dumps(about))
-    with pytest.raises(MismatchError):
+    manifest = files.read_json(tmp_path / "one" / "manifest.json")
+    manifest["files"] = files.listing(tmp_path / "one")
+    files.write_json(tmp_path / "one" / "manifest.json", manifest)
+    with pytest.raises(MismatchError, match="does not fit the network"):
         symile_clin.load(tmp_path / "one")
 
 

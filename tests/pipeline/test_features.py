@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import symile_clin
 from symile_clin.cli import cli
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import CohortError, ConfigError, SymileClinError
 from symile_clin.pipeline.cohorts import BuildResult, build_cohort
+from symile_clin.pipeline.embeddings import embed
 from symile_clin.pipeline.evaluation import evaluate
+from symile_clin.pipeline.exporting import export_run
 from symile_clin.pipeline.training import train
 from symile_clin.pipeline.verification import verify_cohort
 from symile_clin.progress import Quiet
@@ -93,6 +96,31 @@ def pairs(k: int, count: int = 96) -> str:
     }
     Path("spec.yaml").write_text(dump_yaml(spec))
     return "spec.yaml"
+
+
+def test_an_export_names_no_folder_and_embeds_a_vector_as_the_cohorts(folder: Path) -> None:
+    spec = pairs(2)
+    home = folder / "home_of_somebody"
+    home.mkdir()
+    for name in ("m0", "m1"):
+        Path(f"{name}.npy").rename(home / f"{name}.npy")
+    np.save(home / "ids.npy", np.arange(96))
+    of_files = {"room": "features", "key": "sample_id", "ids": str(home / "ids.npy")}
+    changes = [
+        f"modalities.{name}={json.dumps({**of_files, 'path': str(home / f'{name}.npy')})}" for name in ("m0", "m1")
+    ]
+    build(spec, overrides=changes)
+    train(name="run", overrides=TINY, device="cpu", tracking_uri=None, progress=Quiet())
+    export_run(progress=Quiet())
+    for path in Path("exports/run").rglob("*"):
+        assert path.is_dir() or b"home_of_somebody" not in path.read_bytes()
+    np.save("one.npy", np.load(home / "m1.npy")[3])
+    (home / "m1.npy").unlink()
+    vector = symile_clin.load("exports/run").embed({"m1": "one.npy"})["m1"]
+    embed(run="run", split="all", out=Path("all.parquet"), device="cpu", progress=Quiet())
+    every = pd.read_parquet("all.parquet")
+    row = open_cohort(Path("data/cohorts/of_2")).samples.query("sample_id == '3'").index[0]
+    np.testing.assert_allclose(vector[0].numpy(), every.loc[row, "m1"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [2, 4])

@@ -13,10 +13,10 @@ import pytest
 from symile_clin import cli
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, open_cohort
-from symile_clin.errors import ConfigError, NotFoundError
+from symile_clin.errors import ConfigError, MismatchError, NotFoundError
 from symile_clin.evaluation.embed import embed as embedded
 from symile_clin.modalities.registry import modalities_of
-from symile_clin.pipeline import embed, index, search
+from symile_clin.pipeline import audit, embed, index, search
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.cohorts import build_cohort
 from symile_clin.pipeline.release import import_cohort
@@ -117,6 +117,20 @@ def test_it_is_indexed_once_and_again_where_the_weights_are_others(cohort: Cohor
     (first.directory / "manifest.json").write_text(json.dumps({**manifest, "checkpoint": "of other weights"}))
     assert index(run="one", device="cpu", progress=Quiet()).made
     assert str(cohort.path.absolute()) not in (first.directory / "manifest.json").read_text()
+
+
+def test_what_another_cohort_fitted_is_not_taken_for_the_runs_own(cohort: Cohort, tmp_path: Path) -> None:
+    manifest = cohort.path / "manifest.json"
+    own = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(own), "hash": "of another build"}))
+    try:
+        with pytest.raises(MismatchError, match="no longer the cohort that run 'one' was trained on"):
+            asked(query={"labs": files_of(cohort, ROW, tmp_path)["labs"]}, k=1)
+        with pytest.raises(MismatchError, match="no longer the cohort that run 'one' was trained on"):
+            audit(run="one", device="cpu", tracking_uri=None, progress=Quiet())
+        asked(sample=str(ROW), k=1)  # the new cohort is one like any other
+    finally:
+        manifest.write_text(own)
 
 
 def test_the_page_is_the_users_alone_and_the_output_without_ids(
