@@ -71,6 +71,14 @@ def test_a_record_is_found_with_and_without_an_ending(files: dict[str, Path]) ->
     np.testing.assert_array_equal(first["signal"], waveform(3))
 
 
+@pytest.mark.parametrize("name", [".", "/", "absent", "absent.hea", "picture.jpg"])
+def test_what_is_no_record_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("picture.jpg").touch()
+    with pytest.raises(SourceError, match=r"file missing \(a record is a .hea and a .dat\)"):
+        room("ecg").read_query(Path(name), {})
+
+
 def test_a_dicom_is_anybodys_here(tmp_path: Path) -> None:
     path = tmp_path / "picture.DCM"
     write(path, film(), PatientID="10000009", StudyID="50000009")
@@ -120,6 +128,11 @@ def test_percentiles_are_of_train_and_what_is_missing_takes_their_mean(tmp_path:
         ("a.csv", "itemid,valuenum\n50912,high\n", "value of itemid 50912 is 'high'"),
         ("a.csv", "itemid,valuenum\n50912,inf\n", "value of itemid 50912 is 'inf'"),
         ("a.csv", 'itemid,valuenum\n"50912,1\n', "no CSV"),
+        ("a.csv", "itemid,valuenum\n50931,90\n50912,1,5\n", "line 2 below the header .* 3 cells for 2 columns"),
+        ("a.csv", "itemid,valuenum,valuenum\n50912,1,9\n", "Expected each once"),
+        ("a.csv", "itemid,valuenum\n50912,1_5\n", "value of itemid 50912 is '1_5'"),
+        ("a.csv", "", "has the columns of an empty file|empty file"),
+        ("a.csv", "\n", "has the columns of an empty file"),
         ("a.csv", "itemid,valuenum\n50912\n", "has no value"),
         ("a.json", "[1, 2]", "holds other JSON"),
         ("a.json", '{"50912": {"value": 1}}', "holds other JSON"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -177,9 +178,11 @@ class ECG(Modality):
 
     def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002  nothing is fitted
         """A WFDB record by the rules of `read`; its path with or without .hea or .dat."""
-        ecg = read_ecg(path.with_suffix("") if path.suffix in (".hea", ".dat") else path)
+        record = path.with_suffix("") if path.suffix in (".hea", ".dat") else path
+        ecg = read_ecg(record) if record.name else Refusal(Reason.MISSING)  # "." and "/" name no file
         if isinstance(ecg, Refusal):
-            raise refused(path, ecg)
+            whole = replace(ecg, detail="a record is a .hea and a .dat") if ecg.reason == Reason.MISSING else ecg
+            raise refused(path, whole)
         columns = {f"{self.name}_gain": np.array(ecg.gain), f"{self.name}_baseline": np.array(ecg.baseline)}
         if self.options.stored == "released":
             from symile_clin.modalities.ecg.encoder import released_input

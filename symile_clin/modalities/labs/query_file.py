@@ -60,10 +60,11 @@ def read_values(path: Path, *, items: Sequence[int]) -> dict[int, float]:
 
 def _from_csv(path: Path, text: str) -> Iterable[tuple[str, str]]:
     try:
-        lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        header, *lines = [
+            [cell.strip() for cell in line] for line in csv.reader(io.StringIO(text, newline=""), strict=True)
+        ] or [[]]
     except csv.Error as error:
         raise SourceError(f"{path} is no CSV: {error}", remedy=REMEDY) from None
-    header = [] if not text.strip() else [name.strip() for name in next(csv.reader(io.StringIO(text)))]
     value = next((name for name in VALUES if name in header), None)
     if ITEMID not in header or value is None:
         raise SourceError(
@@ -71,8 +72,16 @@ def _from_csv(path: Path, text: str) -> Iterable[tuple[str, str]]:
             expected=f"a header with {ITEMID} and {VALUES[0]}",
             remedy=REMEDY,
         )
-    rows = [{(name or "").strip(): cell for name, cell in line.items()} for line in lines]
-    return [(row[ITEMID] or "", row[value] or "") for row in rows]
+    if header.count(ITEMID) + header.count(value) > 2:
+        raise SourceError(f"{path} has the columns {', '.join(header)}", expected="each once", remedy=REMEDY)
+    for number, line in enumerate(lines, start=1):
+        if len(line) > len(header):  # a decimal comma, most likely: "1,5" would be taken for 1
+            raise SourceError(
+                f"line {number} below the header of {path} has {len(line)} cells for {len(header)} columns",
+                remedy="Write fractions with a point",
+            )
+    padded = [line + [""] * (len(header) - len(line)) for line in lines if line]
+    return [(line[header.index(ITEMID)], line[header.index(value)]) for line in padded]
 
 
 def _from_json(path: Path, text: str) -> Iterable[tuple[str, str]]:
@@ -103,7 +112,7 @@ def _itemid(path: Path, item: str, items: Sequence[int]) -> int:
 
 def _number(path: Path, itemid: int, value: str) -> float:
     try:
-        number = float(value)
+        number = float(value) if "_" not in value else math.nan  # Python reads 1_0 as 10
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
