@@ -138,12 +138,13 @@ def subgroup_report(
 def is_shown(members: Members, patient: NDArray[Any], *, min_group: int, partition: bool) -> Members:
     """(groups,) which groups are shown: those of at least `min_group` patients.
 
-    If a partition had exactly one group left out, what all others lack would be it. So the next smallest (the first
-    of equal ones) is left out, too.
+    What all groups shown of a partition lack follows from the total: those left out and the queries in no group,
+    taken together. Where these are of fewer than `min_group` patients, the next smallest group (the first of equal
+    ones) is left out, too.
     """
     sizes = np.array([len(np.unique(patient[here])) for here in members.T], dtype=np.int64)
     shown: Members = sizes >= min_group
-    if partition and np.count_nonzero(~shown) == 1 and shown.any():
+    while partition and shown.any() and 0 < len(np.unique(patient[~members[:, shown].any(axis=1)])) < min_group:
         shown[np.argmin(np.where(shown, sizes, sizes.max() + 1))] = False
     return shown
 
@@ -253,7 +254,7 @@ def subgroup_lines(report: SubgroupReport) -> list[str]:
         )
     hidden = report.table.loc[report.table["n"].isna(), ["grouping", "group"]].drop_duplicates()
     if len(hidden):
-        small = f"fewer than {report.min_group} patients, or the next smallest beside one"
+        small = f"fewer than {report.min_group} patients, or the next smallest, lest they be worked out"
         lines.append(f"  {len(hidden)} groups are withheld: {small}")
     if report.left_out:
         lines.append(f"  not told by this cohort: {', '.join(report.left_out)}")

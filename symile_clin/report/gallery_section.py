@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Final
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,7 +17,7 @@ from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.store import Cohort
 from symile_clin.evaluation.absence import stand_ins
 from symile_clin.evaluation.embed import Embedded
-from symile_clin.evaluation.page import Block, Missing, Part, Picture, Section, SideBySide, Stack, Strip, Table
+from symile_clin.evaluation.page import Block, Details, Missing, Part, Picture, Section, SideBySide, Stack, Strip, Table
 from symile_clin.evaluation.retrieval import rank, score_lists
 from symile_clin.modalities.base import Modality, Row
 from symile_clin.model import MultimodalEncoder
@@ -27,6 +28,8 @@ from symile_clin.schema import present_column
 
 QUERIES: Final = 5
 TOP: Final = 5
+#: Lines of a table that are shown whole.
+OPEN: Final = 12
 #: Colours that a coloured picture keeps: no eye sees the difference, and the page is a third as large.
 COLORS: Final = 128
 
@@ -140,10 +143,7 @@ def _shown(one: Asked, cohort: Cohort, modalities: Mapping[str, Modality], targe
             data = picture_of(cohort, modality, one.row)
             pictures.append(Picture(data, f"The query's {name}.", f"Asked with: {name}"))
             continue
-        flagged = [place for place, flag in enumerate(table.get("flag", [])) if flag]
-        outside = f" {len(flagged)} of {len(table)} lines are set off; the flag says why." if flagged else ""
-        texts = tuple(str(name) for name in table.columns if name in ("value", "percentile"))
-        tables.append(Table(table, f"Asked with: {name}.{outside}", marked=flagged, small=True, numeric=texts))
+        tables += values_of(table, name)
     strip = [
         _candidate(cohort, modalities[target], row, score, place=place, truth=row == one.row, name=target)
         for place, (row, score) in enumerate(one.best, start=1)
@@ -155,6 +155,25 @@ def _shown(one: Asked, cohort: Cohort, modalities: Mapping[str, Modality], targe
         )
     left = Stack([*pictures, Strip(strip)])
     return SideBySide([left, Stack(tables)], wide_first=True) if tables else left
+
+
+def values_of(table: pd.DataFrame, name: str) -> list[Block]:
+    """A room's table; of many lines only those with a flag, all others folded away."""
+    numeric = tuple(str(column) for column in table.columns if column in ("value", "percentile"))
+    flagged = (table["flag"] != "").to_numpy() if "flag" in table else np.zeros(len(table), dtype=np.bool_)
+    folded = len(table) > OPEN and not flagged.all()
+    lines = table[flagged] if folded else table
+    marked = [] if folded else np.flatnonzero(flagged).tolist()
+    words = f"Asked with: {name}."
+    if flagged.any():
+        words += f" {flagged.sum()} of {len(table)} lines have a flag; it says why."
+    blocks: list[Block] = []
+    if len(lines):
+        blocks.append(Table(lines, words, marked=marked, small=True, numeric=numeric))
+    if folded:
+        rest = Table(table[~flagged], "Lines without a flag.", small=True, numeric=numeric)
+        blocks.append(Details(f"{name}: the {len(rest.frame)} lines without a flag", [rest]))
+    return blocks
 
 
 def _candidate(

@@ -172,7 +172,8 @@ def test_small_groups_are_withheld_with_all_that_would_give_them_away() -> None:
     [
         ((3, 12, 30), True, (False, False, True)),
         ((3, 12, 30), False, (False, True, True)),
-        ((3, 4, 30), True, (False, False, True)),
+        ((3, 4, 30), True, (False, False, False)),  # together 7
+        ((3, 7, 30), True, (False, False, True)),
         ((10, 10, 10), True, (True, True, True)),
         ((9, 20, 20), True, (False, False, True)),  # the first of equal ones
         ((9, 20), True, (False, False)),
@@ -186,6 +187,14 @@ def test_what_is_shown(sizes: tuple[int, ...], partition: bool, shown: tuple[boo
     twice = np.concatenate([group, group])[:, None] == np.arange(len(sizes))  # two queries each: patients count
     found = is_shown(twice, np.concatenate([patient, patient]), min_group=10, partition=partition)
     assert tuple(found) == shown
+
+
+def test_queries_in_no_group_are_not_worked_out_from_the_total() -> None:
+    patient = np.arange(43)
+    members = patient[:, None] // 20 == np.arange(2)  # the last 3 are in neither
+    assert is_shown(members, patient, min_group=10, partition=True).tolist() == [False, True]
+    assert is_shown(members, patient, min_group=3, partition=True).tolist() == [True, True]
+    assert is_shown(members, patient, min_group=10, partition=False).tolist() == [True, True]
 
 
 def test_the_user_sets_the_threshold() -> None:

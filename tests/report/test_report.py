@@ -18,11 +18,13 @@ from symile_clin import files
 from symile_clin.cli import run as run_command
 from symile_clin.data.store import Cohort
 from symile_clin.errors import MismatchError, NotFoundError
+from symile_clin.evaluation.page import Details, Table
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.reporting import report
 from symile_clin.progress import Quiet
 from symile_clin.report.attribution import attribution_section
 from symile_clin.report.compose import read_embedded
+from symile_clin.report.gallery_section import values_of
 from symile_clin.schema import ATTRITION, EMBEDDINGS, METRICS_LOG, REPORT, RETRIEVAL
 from tests.evaluation.test_page import Outline
 from tests.report.evaluated import HOSTILE, evaluated_run
@@ -174,3 +176,27 @@ def test_embeddings_of_other_samples_are_refused(copy: Path) -> None:
     np.savez(copy / EVAL / EMBEDDINGS, row=rows, blue=embedded.embeddings["blue"])
     with pytest.raises(MismatchError, match="is not of cohort"):
         read_embedded(copy / EVAL, cohort, modalities, again="again")
+
+
+def test_of_many_values_those_with_a_flag_come_first() -> None:
+    flags = pd.Series([""] * 20 + ["high", "low"])
+    table = pd.DataFrame({"item": [f"item {n}" for n in range(22)], "value": "1", "flag": flags})
+    first, folded = values_of(table, "blue")
+    assert isinstance(first, Table)
+    assert first.frame["item"].tolist() == ["item 20", "item 21"]
+    assert "2 of 22 lines" in first.caption
+    assert isinstance(folded, Details)
+    (rest,) = folded.blocks
+    assert isinstance(rest, Table)
+    assert len(rest.frame) == 20
+
+    (few,) = values_of(table.tail(5), "blue")  # few lines stay in their order
+    assert isinstance(few, Table)
+    assert (len(few.frame), few.marked) == (5, [3, 4])
+    (none,) = values_of(table.head(20), "blue")  # nothing is set off
+    assert isinstance(none, Details)
+    (plain,) = values_of(table[["item", "value"]].head(3), "blue")  # a room without flags
+    assert isinstance(plain, Table)
+    (all_of,) = values_of(table.assign(flag="low"), "blue")
+    assert isinstance(all_of, Table)
+    assert len(all_of.frame) == 22
