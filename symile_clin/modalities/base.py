@@ -172,10 +172,6 @@ class SyntheticOptions:
 class RoomOptions(Strict):
     """Base of a room's spec keys."""
 
-    def portable(self) -> Self:
-        """The same without the folders of this machine, for what is shared; it encodes the same."""
-        return self
-
 
 #: Whose arrays a modality's are: made by a build, or a release's that was imported as it lies.
 Stored = Literal["own", "released"]

@@ -45,6 +45,11 @@ class Linked(Modality):
     def paths(self) -> tuple[Path, ...]:
         """The files that the options name; a relative one starts at the working directory."""
 
+    @property
+    @abstractmethod
+    def portable_options(self) -> RoomOptions:
+        """The same options, but files by their names alone: no folder of this machine, for what is shared."""
+
     @abstractmethod
     def rows(self) -> pd.DataFrame:
         """The events in the order of their file.

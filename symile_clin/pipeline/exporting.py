@@ -12,6 +12,7 @@ from symile_clin.config import RunConfig, encoder_options, resolve_config
 from symile_clin.data.store import Cohort
 from symile_clin.errors import ConfigError
 from symile_clin.modalities.base import Modality
+from symile_clin.modalities.linked import Linked
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model
 from symile_clin.pipeline.runs import Run, check_fit, home_of, open_run
@@ -122,7 +123,7 @@ def _portable(config: RunConfig, modalities: Mapping[str, Modality]) -> RunConfi
 
 
 def _without_folders(modality: Modality, entry: Mapping[str, Any]) -> dict[str, Any]:
-    portable = modality.options.portable().model_dump(mode="json")
+    portable = modality.portable_options.model_dump(mode="json") if isinstance(modality, Linked) else {}
     return {key: portable.get(key, value) for key, value in entry.items()}
 
 

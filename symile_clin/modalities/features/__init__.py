@@ -79,6 +79,12 @@ class Features(Linked):
         return tuple(Path(path) for path in (self.options.path, self.options.ids) if path is not None)
 
     @property
+    def portable_options(self) -> RoomOptions:
+        """Without the folders of `path` and `ids`."""
+        ids = None if self.options.ids is None else Path(self.options.ids).name
+        return self.options.model_copy(update={"path": Path(self.options.path).name, "ids": ids})
+
+    @property
     def columns(self) -> Mapping[str, str]:
         """The key by which a sample has its vector, null where it has none."""
         return {self._key: "string"}

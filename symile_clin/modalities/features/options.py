@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -37,12 +36,6 @@ class FeatureOptions(RoomOptions):
     standardize: bool = True
     width: PositiveInt | None = None
     dtype: Literal["float16", "float32"] | None = None
-
-    def portable(self) -> Self:
-        """Files by their names alone."""
-        return self.model_copy(
-            update={"path": Path(self.path).name, "ids": None if self.ids is None else Path(self.ids).name}
-        )
 
     @model_validator(mode="after")
     def _fits_the_kind_of_file(self) -> FeatureOptions:
