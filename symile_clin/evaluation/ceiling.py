@@ -29,11 +29,13 @@ def reachable(
 
     Returns:
         `<split>/<target>/recall_at_1_ceiling` and `_ceiling_pairs`, and for every smaller query
-        `<split>/<target>/candidates/<query>/recall_at_1_ceiling`; nothing where the target was not planted.
+        `<split>/<target>/candidates/<query>/recall_at_1_ceiling`; nothing where the target was not planted. What was
+        planted into a modality that the cohort does not have is unknown to all queries.
     """
     if cohort.truth is None or cohort.planted is None or cohort.planted["target"] != target:
         return {}
-    present = {name: cohort.samples[present_column(name)].to_numpy(dtype=np.bool_) for name in modalities}
+    present = {name: np.zeros(len(cohort.samples), dtype=np.bool_) for name in read_planting(cohort.planted).queries}
+    present |= {name: cohort.samples[present_column(name)].to_numpy(dtype=np.bool_) for name in modalities}
     found = ceilings(truth=cohort.truth, planted=cohort.planted, lists=lists, present=present)
     metrics = {f"{split}/{target}/{name}": value for name, value in found.items()}
     for query in query_subsets(list(modalities), target)[1:]:

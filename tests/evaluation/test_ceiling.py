@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.store import Cohort
-from symile_clin.evaluation.ceiling import bayes_ranks, ceilings
+from symile_clin.evaluation.ceiling import bayes_ranks, ceilings, reachable
 from symile_clin.synthetic.truth import expected_recall
 from tests.evaluation.small_cohort import NAMES, PLANTING, small_cohort
 
@@ -117,3 +117,13 @@ def test_without_one_query_modality_its_bit_and_the_synergy_are_lost(cohort: Coh
     expected = (1 - flip) * agrees + flip * differs
     assert found["recall_at_1_ceiling"] == pytest.approx(expected, abs=0.03)
     assert found["recall_at_1_ceiling_pairs"] == pytest.approx(found["recall_at_1_ceiling"], abs=1e-12)
+
+
+def test_a_planted_modality_that_the_cohort_does_not_have_is_unknown_to_all(cohort: Cohort) -> None:
+    lists = cohort.candidates("test")
+    left = [name for name in NAMES if name != "red"]
+    found = reachable(cohort, lists, modalities=left, split="test", target=PLANTING.target)
+    assert cohort.truth is not None
+    present = everything(cohort) | {"red": np.zeros(len(cohort.samples), dtype=np.bool_)}
+    expected = ceilings(truth=cohort.truth, planted=PLANTED, lists=lists, present=present)
+    assert found == {f"test/{PLANTING.target}/{name}": value for name, value in expected.items()}
