@@ -225,11 +225,17 @@ def write_manifest(directory: Path, *, stage: str, content: Mapping[str, Any]) -
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """A stage's manifest, or None where no complete stage is."""
+    """A stage's manifest, or None where no complete stage is.
+
+    Raises:
+        MismatchError: the file is another's, or damaged.
+    """
     path = directory / MANIFEST
     if not path.is_file():
         return None
-    manifest: dict[str, Any] = read_json(path)
+    manifest: Any = read_json(path)
+    if not isinstance(manifest, dict):
+        raise MismatchError(f"{path} is no manifest", remedy="Rebuild the directory it is in")
     return manifest
 
 

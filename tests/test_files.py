@@ -33,6 +33,12 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
         files.read_manifest(tmp_path)
 
 
+def test_other_json_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(MismatchError, match="is no manifest"):
+        files.read_manifest(tmp_path)
+
+
 def test_atomic_directory_replaces_whole_and_keeps_the_old_one_on_failure(tmp_path: Path) -> None:
     target = tmp_path / "cohort"
     for number in (1, 2):

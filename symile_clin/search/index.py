@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from symile_clin import files
@@ -27,6 +28,7 @@ from symile_clin.schema import ROW, SPLIT, present_column
 
 ROWS: Final = "rows.parquet"
 STAGE: Final = "index"
+REMEDY: Final = "Remove its folder: it is made again"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,16 @@ class Index:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """rows.parquet."""
-        return pd.read_parquet(self.path / ROWS)
+        """rows.parquet.
+
+        Raises:
+            CohortError: it is damaged.
+        """
+        try:
+            return pd.read_parquet(self.path / ROWS)
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = str(error).splitlines()[0]
+            raise CohortError(f"{ROWS} of the index cannot be read: {reason}", remedy=REMEDY) from None
 
     def present(self, name: str) -> NDArray[np.bool_]:
         """(samples,) which have the modality."""
@@ -151,15 +161,14 @@ def write_matrices(
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    remedy = "Remove its folder: it is made again"
     try:
         matrix: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise CohortError(f"{path.name} of the index cannot be read: {error}", remedy=remedy) from None
+        raise CohortError(f"{path.name} of the index cannot be read: {error}", remedy=REMEDY) from None
     if matrix.shape != shape or matrix.dtype != np.float32:
         raise CohortError(
             f"{path.name} of the index holds {matrix.dtype}{list(matrix.shape)}",
             expected=f"float32{list(shape)}",
-            remedy=remedy,
+            remedy=REMEDY,
         )
     return matrix

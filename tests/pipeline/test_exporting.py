@@ -128,6 +128,17 @@ def test_a_file_that_changed_on_its_way_is_noticed(tmp_path: Path, name: str) ->
         symile_clin.load(tmp_path / "one")
 
 
+def test_a_room_of_another_version_is_one_clear_error(tmp_path: Path) -> None:
+    shutil.copytree("exports/one", tmp_path / "one")
+    about = files.read_json(tmp_path / "one" / "model.json")
+    about["modalities"]["red"]["room"] = "lab"
+    files.write_json(tmp_path / "one" / "model.json", about)
+    manifest = files.read_json(tmp_path / "one" / "manifest.json")
+    files.write_json(tmp_path / "one" / "manifest.json", {**manifest, "files": files.listing(tmp_path / "one")})
+    with pytest.raises(ConfigError, match=r"no room is called 'lab'. Did you mean 'labs'\?"):
+        symile_clin.load(tmp_path / "one")
+
+
 def test_a_model_is_not_exported_with_another_cohorts_state(folder: Path) -> None:
     manifest = folder / "data" / "cohorts" / "tiny" / "manifest.json"
     own = manifest.read_text()

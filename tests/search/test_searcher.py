@@ -143,6 +143,13 @@ def test_a_damaged_index_is_one_clear_error(cohort: Cohort, tmp_path: Path) -> N
     (index.path / "red.npy").write_bytes((index.path / "red.npy").read_bytes()[:-5])
     with pytest.raises(CohortError, match=r"red\.npy of the index cannot be read"):
         _ = index.matrices
+    (index.path / "rows.parquet").write_bytes((index.path / "rows.parquet").read_bytes()[:100])
+    with pytest.raises(CohortError, match=r"rows\.parquet of the index cannot be read: .*it is made again") as caught:
+        _ = index.rows
+    assert "\n" not in str(caught.value)
+    (index.path / "rows.parquet").unlink()
+    with pytest.raises(CohortError, match=r"rows\.parquet of the index cannot be read"):
+        _ = index.rows
 
 
 class Diverged(ReadsSynergy):
