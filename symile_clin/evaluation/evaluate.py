@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ from symile_clin.evaluation.ranked import write_ranked
 from symile_clin.evaluation.retrieval import score_lists
 from symile_clin.evaluation.retrieval_figures import draw
 from symile_clin.evaluation.retrieval_table import methods, screen, write_retrieval
+from symile_clin.evaluation.seen import seen_report
 from symile_clin.evaluation.subgroup_figure import FIGURE as SUBGROUP_FIGURE
 from symile_clin.evaluation.subgroup_figure import subgroup_figure
 from symile_clin.evaluation.subgroups import subgroup_lines, subgroup_report
@@ -85,6 +86,7 @@ def evaluate_split(
     device: torch.device | str,
     directory: Path,
     progress: Progress,
+    trained_on: Collection[int] | None = (),
 ) -> Evaluation:
     """Retrieve every modality from the others and from each part of them, under every protocol; write what came out.
 
@@ -97,6 +99,7 @@ def evaluate_split(
         min_group: patients that a group must have to be shown.
         seed: of resampling and of the choice of pictures.
         directory: gets the files that docs/evaluation.md lists; replaced whole.
+        trained_on: subject_ids that the model was trained on, if in another cohort; None: not known.
 
     Raises:
         NotFoundError: the split has no candidate lists.
@@ -149,6 +152,9 @@ def evaluate_split(
     metrics |= absence_report(
         present=encoded.present, queries=np.isin(dataset.rows, full.query_row), split=split, target=target
     )
+    metrics |= seen_report(full, cohort.samples, trained_on, split=split)
+    if trained_on is None:
+        notes.append("whether the model was trained on these patients is not known: the cohort it had is gone")
     metrics |= reachable(cohort, lists["candidates"], modalities=modalities, split=split, target=target)
     groups = subgroup_report(
         full,

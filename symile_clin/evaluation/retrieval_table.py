@@ -15,6 +15,7 @@ from symile_clin.evaluation.demographics import DEMOGRAPHICS, attributes
 from symile_clin.evaluation.embed import Embedded
 from symile_clin.evaluation.measures import Measure
 from symile_clin.evaluation.ranked import PROTOCOLS, ListProtocol, Ranked
+from symile_clin.evaluation.seen import seen_words
 from symile_clin.evaluation.ways import query_subsets
 from symile_clin.modalities.base import Modality
 from symile_clin.schema import Split
@@ -167,7 +168,8 @@ def _beside(metrics: Mapping[str, float], *, prefix: str) -> list[str]:
             f"  Monte Carlo error of recall_at_1 the paper's way (queries resampled): mean "
             f"{own['recall_at_1_bootstrap_mean']:.3f}, standard deviation {own['recall_at_1_bootstrap_se']:.3f}"
         )
-    return lines
+    seen = seen_words(own)
+    return lines if seen is None else [*lines, f"  {seen}"]
 
 
 def by_protocol(measures: Sequence[Measure], *, target: str, queries: Sequence[Sequence[str]]) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from symile_clin.data.store import newest_cohort, open_cohort
+from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.evaluation.evaluate import evaluate_split
 from symile_clin.evaluation.subgroups import MIN_GROUP
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.reporting import report_of
-from symile_clin.pipeline.runs import cohort_of, open_run
+from symile_clin.pipeline.runs import cohort_of, home_of, open_run
 from symile_clin.pipeline.tracked import track_results
-from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
+from symile_clin.pipeline.trained import BATCH_SIZE, Measured, Trained, open_trained
 from symile_clin.progress import Progress
-from symile_clin.schema import COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, TRACKING_URI, Split
+from symile_clin.schema import COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, SUBJECT_ID, TRACKING_URI, Split
 
 
 def evaluate(
@@ -82,6 +83,7 @@ def evaluate(
         device=trained.device,
         directory=directory,
         progress=progress,
+        trained_on=_trained_on(trained),
     )
     page = report_of(trained, split=split, progress=progress)
     if tracking_uri is not None:
@@ -100,3 +102,14 @@ def evaluate(
             progress=progress,
         )
     return trained.measured(directory, metrics=evaluation.metrics, table=evaluation.table)
+
+
+def _trained_on(trained: Trained) -> set[int] | None:
+    """Patients that a model was trained on in another cohort than this one; None where that cohort is gone."""
+    if trained.trained_here:
+        return set()
+    try:
+        home = home_of(trained.run)
+    except (NotFoundError, MismatchError):
+        return None
+    return {int(one) for one in home.samples[SUBJECT_ID].iloc[home.rows("train")]}

@@ -9,6 +9,7 @@ from symile_clin.data.store import Cohort
 from symile_clin.evaluation import style
 from symile_clin.evaluation.demographics import DEMOGRAPHICS
 from symile_clin.evaluation.page import Banner, Block, Facts, Headline, Missing, Picture, Section
+from symile_clin.evaluation.seen import seen_words
 from symile_clin.schema import Split
 
 #: A level to draw: words, accuracy, lower and upper end of its interval (itself where it has none).
@@ -79,6 +80,9 @@ def headline_section(
             width=800,
         ),
     ]
+    seen = seen_words(own)
+    if seen is not None:
+        blocks.append(f"{seen}.")
     blocks.append(_against_baseline(own, [name for name in modalities if name != target]))
     return Section("Headline", "headline", [*blocks, Facts(facts)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
@@ -31,7 +32,14 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return small_cohort(tmp_path_factory.mktemp("cohort"))
 
 
-def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: int | None = 10) -> Evaluation:
+def evaluated(
+    cohort: Cohort,
+    directory: Path,
+    model: nn.Module,
+    *,
+    bootstrap: int | None = 10,
+    trained_on: Collection[int] | None = (),
+) -> Evaluation:
     return evaluate_split(
         run="a run",
         model=cast(MultimodalEncoder, model),
@@ -47,6 +55,7 @@ def evaluated(cohort: Cohort, directory: Path, model: nn.Module, *, bootstrap: i
         device="cpu",
         directory=directory,
         progress=Quiet(),
+        trained_on=trained_on,
     )
 
 
@@ -280,3 +289,19 @@ def test_groups_of_patients_are_written_with_small_ones_withheld(evaluation: Eva
     gaps = {name for name in evaluation.metrics if "/gap/" in name and name.endswith("recall_at_1")}
     assert gaps == {f"test/blue/gap/{key}/recall_at_1" for key in ("gender", "age_band", "blue_view")}
     assert gaps <= set(evaluation.tracked)
+
+
+def test_queries_of_patients_that_trained_the_model_are_counted(
+    cohort: Cohort, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    name = f"{RECALL}_n_trained_on"
+    assert name not in evaluation.metrics
+    test = cohort.samples.iloc[cohort.rows("test")]
+    patients = test["subject_id"].unique()[:5]
+    found = evaluated(cohort, tmp_path / "seen", Collapsed(), bootstrap=None, trained_on=set(patients))
+    assert found.metrics[name] == test["subject_id"].isin(patients).sum() > 0
+    assert found.tracked[name] == found.metrics[name]
+    assert f"{found.metrics[name]:.0f} of 120 queries are of patients that the model was trained on" in found.table
+    unknown = evaluated(cohort, tmp_path / "unknown", Collapsed(), bootstrap=None, trained_on=None)
+    assert name not in unknown.metrics
+    assert "is not known: the cohort it had is gone" in unknown.table
