@@ -68,9 +68,20 @@ class ExportedModel:
         return {name: self._embed(name, given) for name, given in samples.items()}
 
     def score(self, queries: Mapping[str, Tensor], candidates: Tensor, *, target: str) -> Tensor:
-        """(q, c) scores, as in training, of candidates (c, dim) of `target` for queries (q, dim) of all others."""
+        """(q, c) scores, as in training, of candidates (c, dim) of `target` for queries (q, dim) of all others.
+
+        Raises:
+            ConfigError: no such modality; the queries hold the target, or lack one: none is ever left out of a score.
+        """
+        others = [name for name in self.modalities if name != self._modality(target).name]
+        if set(queries) != set(others):
+            raise ConfigError(
+                f"the queries hold {', '.join(queries) or 'nothing'}",
+                expected=f"{' and '.join(others)}, from which {target} is to be found",
+                remedy="`symile-clin search` answers for some of them, too",
+            )
         with torch.inference_mode():
-            return self.objective.score(queries, candidates, target=target)
+            return self.objective.score({name: queries[name] for name in others}, candidates, target=target)
 
     def _embed(self, name: str, given: str | Path | Mapping[str, NDArray[Any]]) -> Tensor:
         modality = self._modality(name)

@@ -64,6 +64,11 @@ def test_it_embeds_as_the_run_does(folder: Path) -> None:
         np.testing.assert_array_equal(found[name].numpy(), expected[name])
     queries = {name: one for name, one in found.items() if name != "green"}
     scores = model.score(queries, found["green"], target="green")
+    for others in (found, {"blue": found["blue"]}, {**queries, "gren": found["green"]}, {}):
+        with pytest.raises(ConfigError, match="Expected blue and red, from which green is to be found"):
+            model.score(others, found["green"], target="green")
+    with pytest.raises(ConfigError, match="no modality 'gren'"):
+        model.score(queries, found["green"], target="gren")
     by_hand = torch.einsum("qd,qd,cd->qc", found["blue"], found["red"], found["green"])
     torch.testing.assert_close(scores, by_hand)
 
