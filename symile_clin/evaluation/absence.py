@@ -54,8 +54,12 @@ class StandIns:
     def method(self, absent: Collection[str]) -> str:
         """In words, what stands for these modalities."""
         marginalised = f"marginalised over {self.samples:,} training samples"
-        ways = {"learned placeholder" if name in self.placeholders else marginalised for name in absent}
-        return ", ".join(sorted(ways))
+        ways: dict[str, list[str]] = {}
+        for name in absent:
+            ways.setdefault("learned placeholder" if name in self.placeholders else marginalised, []).append(name)
+        if len(ways) > 1:
+            return ", ".join(f"{way} for {' and '.join(names)}" for way, names in sorted(ways.items()))
+        return ", ".join(ways)
 
 
 def stand_ins(

@@ -261,6 +261,9 @@ def test_the_reference_is_of_training_samples_that_have_all_that_is_needed(
     assert found.scale == 2.5
     assert found.method(["green"]) == "learned placeholder"
     assert found.method(["red"]) == "marginalised over 12 training samples"
+    assert (
+        found.method(["red", "green"]) == "learned placeholder for green, marginalised over 12 training samples for red"
+    )
 
 
 def test_without_any_such_training_sample_it_says_so(tmp_path: Path) -> None:
