@@ -62,7 +62,8 @@ def _use(name: str, modalities: Mapping[str, Any]) -> str:
         f'model = symile_clin.load("{name}")  # this folder\n'
         f"vectors = model.embed({{{asked}}})  # name -> (1, dim); any of them may be left out\n```\n\n"
         "Files are read by the rules of the cohort: see docs/search.md of symile-clin for their formats. "
-        "`model.score(queries, candidates, target=...)` scores as in training; `queries` are all modalities but the target."
+        "`model.score(queries, candidates, target=...)` scores as in training; "
+        "`queries` are all modalities but the target."
     )
 
 
