@@ -24,6 +24,7 @@ from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort
 from symile_clin.evaluation.absence import stand_ins
 from symile_clin.evaluation.embed import embed, encoder_states
+from symile_clin.evaluation.found import Found
 from symile_clin.modalities.base import Modality
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
@@ -45,15 +46,11 @@ class Audit:
 
     Attributes:
         lines: as in audit.csv; see `listed.COLUMNS`.
-        metrics: as in metrics.json.
-        artifacts: the files in its directory.
-        table: the first lines of each kind, for a terminal.
+        found: numbers and files; the first lines of each kind are its table.
     """
 
     lines: pd.DataFrame
-    metrics: Mapping[str, float]
-    artifacts: tuple[Artifact, ...]
-    table: str
+    found: Found
 
 
 def audit_splits(
@@ -153,9 +150,9 @@ def audit_splits(
         for name, patient_level in PATIENT_LEVEL.items():
             if patient_level:
                 (folder / name).chmod(0o600)
-    return Audit(
-        lines=lines,
+    reported = Found(
         metrics=metrics,
+        tracked=metrics,
         artifacts=tuple(Artifact(directory / name, patient_level) for name, patient_level in PATIENT_LEVEL.items()),
         table=table(
             lines,
@@ -165,3 +162,4 @@ def audit_splits(
             reference=len(held_out),
         ),
     )
+    return Audit(lines=lines, found=reported)

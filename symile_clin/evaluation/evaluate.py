@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from symile_clin.evaluation.ablation import shuffled_means
 from symile_clin.evaluation.absence import absence_report, every_stand_ins, reference_rows
 from symile_clin.evaluation.ceiling import reachable
 from symile_clin.evaluation.embed import embed
+from symile_clin.evaluation.found import Found
 from symile_clin.evaluation.gallery import choose_examples, gallery
 from symile_clin.evaluation.measures import (
     as_published,
@@ -53,23 +53,6 @@ GALLERY_QUERIES: Final = 5
 PATIENT_LEVEL: Final = (RANKS, EMBEDDINGS, GALLERY)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one evaluation found.
-
-    Attributes:
-        metrics: as in metrics.json.
-        tracked: those of them that are worth a name in an experiment tracker; see docs/evaluation.md.
-        artifacts: the files in its directory.
-        table: the same as lines for a terminal.
-    """
-
-    metrics: Mapping[str, float]
-    tracked: Mapping[str, float]
-    artifacts: tuple[Artifact, ...]
-    table: str
-
-
 def evaluate_split(
     *,
     run: str,
@@ -87,7 +70,7 @@ def evaluate_split(
     directory: Path,
     progress: Progress,
     trained_on: Collection[int] | None = (),
-) -> Evaluation:
+) -> Found:
     """Retrieve every modality from the others and from each part of them, under every protocol; write what came out.
 
     Args:
@@ -212,7 +195,7 @@ def evaluate_split(
         for name in PATIENT_LEVEL:
             (folder / name).chmod(0o600)
         written = sorted(path.name for path in folder.iterdir())
-    return Evaluation(
+    return Found(
         metrics=metrics,
         tracked=tracked(metrics, split=split, target=target),
         artifacts=tuple(Artifact(directory / name, name in PATIENT_LEVEL) for name in written),

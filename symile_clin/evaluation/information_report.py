@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort
 from symile_clin.evaluation import style
 from symile_clin.evaluation.embed import embed
+from symile_clin.evaluation.found import Found
 from symile_clin.evaluation.information import SATURATED, Encoded, Quantity, measure
 from symile_clin.modalities.base import Modality
 from symile_clin.objectives.base import Objective
@@ -25,21 +25,6 @@ from symile_clin.tracking import Artifact
 
 INFORMATION: Final = "information.json"
 FIGURE: Final = "information.png"
-
-
-@dataclass(frozen=True)
-class InformationReport:
-    """A written report.
-
-    Attributes:
-        metrics: as in information.json.
-        artifacts: the files in its directory; none shows single patients.
-        table: the same as lines for a terminal.
-    """
-
-    metrics: Mapping[str, float]
-    artifacts: tuple[Artifact, ...]
-    table: str
 
 
 def report_split(
@@ -55,7 +40,7 @@ def report_split(
     device: torch.device | str,
     directory: Path,
     progress: Progress,
-) -> InformationReport:
+) -> Found:
     """Measure the information between modalities on a split that did not train the model, and write what came out.
 
     Args:
@@ -90,8 +75,9 @@ def report_split(
     with files.atomic_directory(directory) as folder:
         files.write_json(folder / INFORMATION, metrics)
         draw(folder / FIGURE, quantities, planted, split=split)
-    return InformationReport(
+    return Found(
         metrics=metrics,
+        tracked=metrics,
         artifacts=(Artifact(directory / INFORMATION, False), Artifact(directory / FIGURE, False)),
         table=table(quantities, planted, split=split),
     )

@@ -10,7 +10,6 @@ from symile_clin.data.dataset import CohortDataset
 from symile_clin.errors import CohortError
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.runs import cohort_of, home_of, open_run
-from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
 from symile_clin.progress import Progress
 from symile_clin.schema import AUDIT_DIR, RUNS_ROOT, SPLITS, TRACKING_URI, Split
@@ -57,7 +56,7 @@ def audit(
     rooms = modalities_of(home.spec)
     progress.say(f"Auditing run {opened.path} on the {split} split of cohort {data.path}, device {trained.device}.")
     directory = trained.directory(AUDIT_DIR, split)
-    found = audit_splits(
+    audit = audit_splits(
         model=trained.model,
         objective=trained.objective,
         cohort=data,
@@ -72,19 +71,13 @@ def audit(
         directory=directory,
         progress=progress,
     )
-    if tracking_uri is not None:
-        track_results(
-            tracking_uri,
-            kind="audit",
-            run=opened,
-            cohort=data,
-            metrics=found.metrics,
-            artifacts=found.artifacts,
-            split=split,
-            trained_here=trained.trained_here,
-            device=trained.device.type,
-            log_patient_level=log_patient_level,
-            allow_remote_tracking=allow_remote_tracking,
-            progress=progress,
-        )
-    return trained.measured(directory, metrics=found.metrics, table=found.table)
+    return trained.hand_over(
+        audit.found,
+        directory,
+        kind="audit",
+        split=split,
+        tracking_uri=tracking_uri,
+        log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
+        progress=progress,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from symile_clin.data.store import newest_cohort, open_cohort
@@ -11,7 +12,6 @@ from symile_clin.evaluation.subgroups import MIN_GROUP
 from symile_clin.pipeline.adoption import adopt
 from symile_clin.pipeline.reporting import report_of
 from symile_clin.pipeline.runs import cohort_of, home_of, open_run
-from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, Trained, open_trained
 from symile_clin.progress import Progress
 from symile_clin.schema import COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, SUBJECT_ID, TRACKING_URI, Split
@@ -86,22 +86,16 @@ def evaluate(
         trained_on=_trained_on(trained),
     )
     page = report_of(trained, split=split, progress=progress)
-    if tracking_uri is not None:
-        track_results(
-            tracking_uri,
-            kind="eval",
-            run=opened,
-            cohort=data,
-            metrics=evaluation.tracked,
-            artifacts=(*evaluation.artifacts, page),
-            split=split,
-            trained_here=trained.trained_here,
-            device=trained.device.type,
-            log_patient_level=log_patient_level,
-            allow_remote_tracking=allow_remote_tracking,
-            progress=progress,
-        )
-    return trained.measured(directory, metrics=evaluation.metrics, table=evaluation.table)
+    return trained.hand_over(
+        replace(evaluation, artifacts=(*evaluation.artifacts, page)),
+        directory,
+        kind="eval",
+        split=split,
+        tracking_uri=tracking_uri,
+        log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
+        progress=progress,
+    )
 
 
 def _trained_on(trained: Trained) -> set[int] | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from symile_clin.evaluation.information_report import report_split
 from symile_clin.pipeline.runs import cohort_of, open_run
-from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
 from symile_clin.progress import Progress
 from symile_clin.schema import INFORMATION_DIR, RUNS_ROOT, TRACKING_URI, Split
@@ -58,19 +57,13 @@ def measure_information(
         directory=directory,
         progress=progress,
     )
-    if tracking_uri is not None:
-        track_results(
-            tracking_uri,
-            kind="information",
-            run=opened,
-            cohort=data,
-            metrics=report.metrics,
-            artifacts=report.artifacts,
-            split=split,
-            trained_here=trained.trained_here,
-            device=trained.device.type,
-            log_patient_level=log_patient_level,
-            allow_remote_tracking=allow_remote_tracking,
-            progress=progress,
-        )
-    return trained.measured(directory, metrics=report.metrics, table=report.table)
+    return trained.hand_over(
+        report,
+        directory,
+        kind="information",
+        split=split,
+        tracking_uri=tracking_uri,
+        log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
+        progress=progress,
+    )

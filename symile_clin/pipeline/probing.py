@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from symile_clin.pipeline.runs import cohort_of, open_run
-from symile_clin.pipeline.tracked import track_results
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, open_trained
 from symile_clin.probes.policy import MIN_GROUP, MIN_POSITIVES, Blank, Policy, Uncertain
 from symile_clin.probes.probe_report import probe_split
@@ -70,19 +69,13 @@ def probe(
         directory=directory,
         progress=progress,
     )
-    if tracking_uri is not None:
-        track_results(
-            tracking_uri,
-            kind="probe",
-            run=opened,
-            cohort=data,
-            metrics=report.tracked,
-            artifacts=report.artifacts,
-            split=split,
-            trained_here=trained.trained_here,
-            device=trained.device.type,
-            log_patient_level=log_patient_level,
-            allow_remote_tracking=allow_remote_tracking,
-            progress=progress,
-        )
-    return trained.measured(directory, metrics=report.metrics, table=report.table)
+    return trained.hand_over(
+        report,
+        directory,
+        kind="probe",
+        split=split,
+        tracking_uri=tracking_uri,
+        log_patient_level=log_patient_level,
+        allow_remote_tracking=allow_remote_tracking,
+        progress=progress,
+    )

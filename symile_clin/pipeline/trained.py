@@ -11,12 +11,15 @@ import torch
 
 from symile_clin.config import RunConfig, resolve_config
 from symile_clin.data.store import Cohort
+from symile_clin.evaluation.found import Found
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import modalities_of
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.pipeline.runs import Run, check_fit
+from symile_clin.pipeline.tracked import track_results
+from symile_clin.progress import Progress
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, Split
 from symile_clin.training.checkpoint import load_weights
 
@@ -45,14 +48,48 @@ class Trained:
         """Where what is measured of a kind on a split goes, or on all of them."""
         return self.run.path / kind / (split if self.trained_here else f"{self.cohort.name}-{split}")
 
-    def measured(self, directory: Path, *, metrics: Mapping[str, float], table: str) -> Measured:
-        """What a command hands back."""
+    def hand_over(
+        self,
+        found: Found,
+        directory: Path,
+        *,
+        kind: str,
+        split: str,
+        tracking_uri: str | None,
+        log_patient_level: bool,
+        allow_remote_tracking: bool,
+        progress: Progress,
+    ) -> Measured:
+        """Record what was measured, if that is wanted, and say what it was.
+
+        Args:
+            kind: of measurement.
+            tracking_uri: MLflow store; None records nothing.
+
+        Raises:
+            TrackingError: the store is not allowed.
+        """
+        if tracking_uri is not None:
+            track_results(
+                tracking_uri,
+                kind=kind,
+                run=self.run,
+                cohort=self.cohort,
+                metrics=found.tracked,
+                artifacts=found.artifacts,
+                split=split,
+                trained_here=self.trained_here,
+                device=self.device.type,
+                log_patient_level=log_patient_level,
+                allow_remote_tracking=allow_remote_tracking,
+                progress=progress,
+            )
         return Measured(
             run=self.run.name,
             objective=self.config.objective["name"],
             directory=directory,
-            metrics=metrics,
-            table=table,
+            metrics=found.metrics,
+            table=found.table,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from symile_clin.errors import CohortError
 from symile_clin.evaluation.absence import stand_ins
 from symile_clin.evaluation.bootstrap import PatientResamples
 from symile_clin.evaluation.embed import Embedded, embed
+from symile_clin.evaluation.found import Found
 from symile_clin.evaluation.measures import patient_stream
 from symile_clin.evaluation.scoring import Scorer
 from symile_clin.modalities.base import Modality
@@ -59,23 +59,6 @@ PATIENT_LEVEL: Final[Mapping[str, bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class ProbeReport:
-    """A written report.
-
-    Attributes:
-        metrics: as in metrics.json.
-        tracked: the part of it that is recorded in MLflow.
-        artifacts: the files in its directory.
-        table: the same as lines for a terminal.
-    """
-
-    metrics: Mapping[str, float]
-    tracked: Mapping[str, float]
-    artifacts: tuple[Artifact, ...]
-    table: str
-
-
 def probe_split(
     *,
     model: MultimodalEncoder,
@@ -92,7 +75,7 @@ def probe_split(
     device: torch.device | str,
     directory: Path,
     progress: Progress,
-) -> ProbeReport:
+) -> Found:
     """Probe a model's embeddings for the findings of its cohort, and see which findings its queries retrieve.
 
     Args:
@@ -184,7 +167,7 @@ def probe_split(
     }
     _write(directory, found, probed, settings)
     metrics = tables.metrics(found)
-    return ProbeReport(
+    return Found(
         metrics=metrics,
         tracked=tables.tracked(metrics),
         artifacts=tuple(

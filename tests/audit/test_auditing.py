@@ -107,10 +107,10 @@ def test_planted_mix_ups_are_at_the_top(audit: Audit) -> None:
     mixed = audit.lines[audit.lines["kind"] == "mix-up"]
     first = mixed.sort_values("share", ascending=False)["row"].head(11)
     assert set(first) == set(range(10, 120, 10))
-    assert audit.metrics["test/audit/mix_up/n_share_above_0.5"] >= 11
-    assert audit.metrics["test/audit/mix_up/n_evidence_above_0"] >= 11
-    assert audit.metrics["test/audit/mix_up/n"] == 119, "row 3 has only one modality"
-    listed = audit.table.split("Possible mix-ups")[1].split("Unlike")[0]
+    assert audit.found.metrics["test/audit/mix_up/n_share_above_0.5"] >= 11
+    assert audit.found.metrics["test/audit/mix_up/n_evidence_above_0"] >= 11
+    assert audit.found.metrics["test/audit/mix_up/n"] == 119, "row 3 has only one modality"
+    listed = audit.found.table.split("Possible mix-ups")[1].split("Unlike")[0]
     assert all(f"{row:7}" in listed for row in range(10, 120, 10))
 
 
@@ -131,14 +131,14 @@ def test_every_line_is_of_a_sample_that_has_the_modality(audit: Audit, planted: 
 
 
 def test_files_hold_the_same_and_are_private_where_they_show_patients(audit: Audit) -> None:
-    folder = audit.artifacts[0].path.parent
-    assert {one.path.name: one.patient_level for one in audit.artifacts} == {
+    folder = audit.found.artifacts[0].path.parent
+    assert {one.path.name: one.patient_level for one in audit.found.artifacts} == {
         "metrics.json": False, "audit.png": False, "audit.csv": True, "audit_gallery.png": True
     }  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == {one.path.name for one in audit.artifacts}
-    for one in audit.artifacts:
+    assert {path.name for path in folder.iterdir()} == {one.path.name for one in audit.found.artifacts}
+    for one in audit.found.artifacts:
         assert one.patient_level <= (one.path.stat().st_mode & 0o077 == 0)
-    assert json.loads((folder / "metrics.json").read_text()) == audit.metrics
+    assert json.loads((folder / "metrics.json").read_text()) == audit.found.metrics
     read = pd.read_csv(folder / "audit.csv", dtype={"same_as": str, "suspected": str})
     np.testing.assert_allclose(read["share"], audit.lines["share"], rtol=1e-5)
     assert (read["suspected"].fillna("") == audit.lines["suspected"]).all()
@@ -150,9 +150,9 @@ def test_it_is_the_same_again_and_each_split_by_itself(planted: Cohort, audit: A
     both = audited(planted, tmp_path / "both", splits=("train", "test"))
     alone = both.lines[both.lines["split"] == "test"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, audit.lines)
-    assert {name for name in both.metrics if name.startswith("test/")} == set(audit.metrics)
-    assert "by heart" in both.table
-    assert "by heart" not in audit.table
+    assert {name for name in both.found.metrics if name.startswith("test/")} == set(audit.found.metrics)
+    assert "by heart" in both.found.table
+    assert "by heart" not in audit.found.table
 
 
 def test_diverged_weights_leave_the_old_list_alone(

@@ -13,9 +13,11 @@ import pytest
 from matplotlib.image import imread
 from torch import nn
 
+from symile_clin.data.candidates import NO_ROW, CandidateLists
 from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
-from symile_clin.evaluation.evaluate import Evaluation, evaluate_split
+from symile_clin.evaluation.evaluate import evaluate_split
+from symile_clin.evaluation.found import Found
 from symile_clin.evaluation.gallery import choose_examples, gallery
 from symile_clin.evaluation.ranked import read_ranked
 from symile_clin.evaluation.retrieval import rank
@@ -39,7 +41,7 @@ def evaluated(
     *,
     bootstrap: int | None = 10,
     trained_on: Collection[int] | None = (),
-) -> Evaluation:
+) -> Found:
     return evaluate_split(
         run="a run",
         model=cast(MultimodalEncoder, model),
@@ -60,11 +62,11 @@ def evaluated(
 
 
 @pytest.fixture(scope="module")
-def evaluation(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def evaluation(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return evaluated(cohort, tmp_path_factory.mktemp("run") / "eval" / "test", ReadsSynergy())
 
 
-def test_a_model_that_reads_the_planting_reaches_the_ceiling(evaluation: Evaluation) -> None:
+def test_a_model_that_reads_the_planting_reaches_the_ceiling(evaluation: Found) -> None:
     metrics = evaluation.metrics
     assert metrics[f"{RECALL}_ceiling_pairs"] < 0.4 < 0.6 < metrics[f"{RECALL}_ceiling"]
     assert metrics[RECALL] == pytest.approx(metrics[f"{RECALL}_ceiling"], abs=0.02)
@@ -79,7 +81,7 @@ def test_a_collapsed_model_scores_exactly_chance(cohort: Cohort, tmp_path: Path)
     assert metrics[f"{RECALL}_ci_low"] == pytest.approx(0.1)
 
 
-def test_the_names_are_the_fixed_ones(evaluation: Evaluation) -> None:
+def test_the_names_are_the_fixed_ones(evaluation: Found) -> None:
     suffixes = ("", "_ci_low", "_ci_high", "_chance", "_n", "_n_subjects", "_bootstrap_mean", "_bootstrap_se")
     assert {f"{RECALL}{suffix}" for suffix in suffixes} <= set(evaluation.metrics)
     elsewhere = "test/blue/candidates_other_subjects/green+red/recall_at_1"
@@ -89,7 +91,7 @@ def test_the_names_are_the_fixed_ones(evaluation: Evaluation) -> None:
     assert evaluation.metrics[f"{RECALL}_n_subjects"] == 60
 
 
-def test_planted_synergy_is_lost_without_either_query(evaluation: Evaluation) -> None:
+def test_planted_synergy_is_lost_without_either_query(evaluation: Found) -> None:
     """What is left is one shared bit, which a perfect model of so little reads as well."""
     metrics = evaluation.metrics
     for left in ("red", "green"):
@@ -124,7 +126,7 @@ def test_samples_that_lack_something_are_counted_and_scored(tmp_path: Path) -> N
 
 
 def test_without_bootstrap_only_the_papers_figures_are_missing(
-    evaluation: Evaluation, cohort: Cohort, tmp_path: Path
+    evaluation: Found, cohort: Cohort, tmp_path: Path
 ) -> None:
     without = evaluated(cohort, tmp_path / "eval", ReadsSynergy(), bootstrap=None).metrics
     full = evaluation.metrics
@@ -132,7 +134,7 @@ def test_without_bootstrap_only_the_papers_figures_are_missing(
     assert all(full[name] == value for name, value in without.items())
 
 
-def test_files_hold_the_same_and_no_ids(evaluation: Evaluation, cohort: Cohort) -> None:
+def test_files_hold_the_same_and_no_ids(evaluation: Found, cohort: Cohort) -> None:
     folder = evaluation.artifacts[0].path.parent
     assert {artifact.path.name for artifact in evaluation.artifacts} == {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == evaluation.metrics
@@ -146,7 +148,7 @@ def test_files_hold_the_same_and_no_ids(evaluation: Evaluation, cohort: Cohort) 
         np.testing.assert_array_equal(stored["row"], cohort.rows("test"))
 
 
-def test_the_csv_and_metrics_json_say_the_same(evaluation: Evaluation) -> None:
+def test_the_csv_and_metrics_json_say_the_same(evaluation: Found) -> None:
     folder = evaluation.artifacts[0].path.parent
     lines = pd.read_csv(folder / "retrieval.csv", keep_default_na=False, na_values={"ci_low": "", "chance": ""})
     seen = set()
@@ -169,7 +171,7 @@ def test_the_csv_and_metrics_json_say_the_same(evaluation: Evaluation) -> None:
     assert methods["blue", "green_shuffled+red"] == "mean of 10 shuffles"
 
 
-def test_what_was_evaluated_is_written_beside(evaluation: Evaluation) -> None:
+def test_what_was_evaluated_is_written_beside(evaluation: Found) -> None:
     found = json.loads((evaluation.artifacts[0].path.parent / "evaluation.json").read_text())
     assert found == {
         "run": "a run", "objective": "product", "cohort": {"name": "small", "hash": "0"}, "split": "test",
@@ -178,7 +180,7 @@ def test_what_was_evaluated_is_written_beside(evaluation: Evaluation) -> None:
     }  # fmt: skip
 
 
-def test_on_matched_lists_demographics_are_exactly_chance_and_elsewhere_far_above(evaluation: Evaluation) -> None:
+def test_on_matched_lists_demographics_are_exactly_chance_and_elsewhere_far_above(evaluation: Found) -> None:
     metrics = evaluation.metrics
     for target in ("blue", "red", "green"):  # lists matched for blue are matched in what is seen for red, too
         prefix = f"test/{target}/matched/demographics/"
@@ -189,7 +191,7 @@ def test_on_matched_lists_demographics_are_exactly_chance_and_elsewhere_far_abov
     assert metrics["test/blue/candidates/demographics/recall_at_1_ci_low"] > 0.35
 
 
-def test_the_tracker_gets_few_names(evaluation: Evaluation) -> None:
+def test_the_tracker_gets_few_names(evaluation: Found) -> None:
     assert len(evaluation.tracked) < 250 < len(evaluation.metrics)
     assert set(evaluation.tracked.items()) <= set(evaluation.metrics.items())
     for name in (RECALL, f"{RECALL}_bca_low", "test/blue/mrr", "test/blue/gallery/red/recall_at_1"):
@@ -207,14 +209,14 @@ def test_what_a_cohort_cannot_answer_is_left_out_and_said(tmp_path: Path) -> Non
     assert not [name for name in found.metrics if "/matched/" in name]
 
 
-def test_what_shows_patients_is_marked_and_private(evaluation: Evaluation) -> None:
+def test_what_shows_patients_is_marked_and_private(evaluation: Found) -> None:
     marked = {artifact.path.name: artifact.patient_level for artifact in evaluation.artifacts}
     assert {name for name, level in marked.items() if level} == {"ranks.parquet", "embeddings.npz", "gallery.png"}
     for artifact in evaluation.artifacts:
         assert artifact.patient_level <= (artifact.path.stat().st_mode & 0o077 == 0)
 
 
-def test_figures_are_drawn_and_equal_when_drawn_again(evaluation: Evaluation, cohort: Cohort, tmp_path: Path) -> None:
+def test_figures_are_drawn_and_equal_when_drawn_again(evaluation: Found, cohort: Cohort, tmp_path: Path) -> None:
     again = evaluated(cohort, tmp_path / "eval", ReadsSynergy())
     for first, second in zip(evaluation.artifacts, again.artifacts, strict=True):
         assert first.path.read_bytes() == second.path.read_bytes() or first.path.suffix == ".parquet"
@@ -222,7 +224,7 @@ def test_figures_are_drawn_and_equal_when_drawn_again(evaluation: Evaluation, co
             assert imread(first.path)[:, :, :3].std() > 0.02
 
 
-def test_the_table_says_what_a_reader_needs(evaluation: Evaluation) -> None:
+def test_the_table_says_what_a_reader_needs(evaluation: Found) -> None:
     for words in ("blue retrieved from red + green", "120 queries of 60 patients", "95 % interval", "0.100", "pairs"):
         assert words in evaluation.table
 
@@ -258,6 +260,28 @@ def test_the_gallery_does_not_put_the_truth_first_among_equals(cohort: Cohort) -
     assert all(sum(found.is_true for found in example.top) <= 1 for example in examples)
 
 
+def test_the_gallery_of_short_lists_shows_what_they_hold(cohort: Cohort) -> None:
+    whole = cohort.candidates("test")
+    rows, same = whole.candidate_rows.copy(), whole.same_subject
+    rows[0::2, 3:] = NO_ROW
+    lists = CandidateLists(whole.query_row, rows, same)
+    scores = np.where(lists.listed, np.random.default_rng(0).normal(size=rows.shape), -np.inf)
+    examples = choose_examples(
+        cohort=cohort,
+        modalities=modalities(),
+        lists=lists,
+        scores=scores,
+        ranks=rank(scores),
+        target="blue",
+        count=20,
+        rng=np.random.default_rng(0),
+    )
+    assert {len(one.top) for one in examples} == {3, 5}
+    for one in examples:
+        assert one.place.endswith(f"of {3 if len(one.top) == 3 else 10}")
+        assert all(np.isfinite(found.score) for found in one.top)
+
+
 def test_the_gallery_says_where_a_query_modality_is_absent(tmp_path: Path) -> None:
     cohort = small_cohort(tmp_path / "cohort", lacking={"red": list(range(60))})
     lists = cohort.candidates("test")
@@ -279,7 +303,7 @@ def test_the_gallery_says_where_a_query_modality_is_absent(tmp_path: Path) -> No
     assert imread(tmp_path / "gallery.png")[:, :, :3].std() > 0.02
 
 
-def test_groups_of_patients_are_written_with_small_ones_withheld(evaluation: Evaluation) -> None:
+def test_groups_of_patients_are_written_with_small_ones_withheld(evaluation: Found) -> None:
     folder = evaluation.artifacts[0].path.parent
     table = pd.read_csv(folder / "subgroups.csv")
     assert list(table["grouping"].unique()) == ["sex", "age band", "blue: view"]
@@ -292,7 +316,7 @@ def test_groups_of_patients_are_written_with_small_ones_withheld(evaluation: Eva
 
 
 def test_queries_of_patients_that_trained_the_model_are_counted(
-    cohort: Cohort, evaluation: Evaluation, tmp_path: Path
+    cohort: Cohort, evaluation: Found, tmp_path: Path
 ) -> None:
     name = f"{RECALL}_n_trained_on"
     assert name not in evaluation.metrics

@@ -11,7 +11,7 @@ import pytest
 
 from symile_clin.cli import run
 from symile_clin.modalities.labs import Labs
-from symile_clin.pipeline import probing
+from symile_clin.pipeline import trained
 from symile_clin.pipeline.training import train
 from symile_clin.progress import Quiet
 from tests.pipeline.tiny_cohort import tiny_cohort
@@ -54,7 +54,7 @@ def test_the_command_writes_beside_the_run_and_hands_little_to_mlflow(
 ) -> None:
     tracked: dict[str, Any] = {}
     monkeypatch.setattr(Labs, "labels", _labels)
-    monkeypatch.setattr(probing, "track_results", lambda uri, **arguments: tracked.update(uri=uri, **arguments))
+    monkeypatch.setattr(trained, "track_results", lambda uri, **arguments: tracked.update(uri=uri, **arguments))
     assert run(["probe", "one", "--uncertain", "ones", "--json", "--quiet", *OPTIONS]) == 0
     record = json.loads(capsys.readouterr().out)
     directory = Path(record["directory"])

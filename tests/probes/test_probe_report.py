@@ -16,12 +16,13 @@ from symile_clin.data.store import Cohort
 from symile_clin.errors import CohortError
 from symile_clin.evaluation.bootstrap import PatientResamples
 from symile_clin.evaluation.demographics import DEMOGRAPHICS
+from symile_clin.evaluation.found import Found
 from symile_clin.objectives import PairwiseClip, Symile
 from symile_clin.objectives.triangle import Triangle
 from symile_clin.probes import probe_report
 from symile_clin.probes.features import QUERY, demographic_features, inputs_of
 from symile_clin.probes.policy import Policy
-from symile_clin.probes.probe_report import PATIENT_LEVEL, ProbeReport, probe_split
+from symile_clin.probes.probe_report import PATIENT_LEVEL, probe_split
 from symile_clin.progress import Quiet
 from symile_clin.schema import AGE, GENDER, SUBJECT_ID
 from tests.evaluation.small_cohort import Collapsed, ReadsSynergy
@@ -30,7 +31,7 @@ from tests.probes.labelled_cohort import labelled_cohort, modalities
 SIDE_BY_SIDE = "green+red"
 
 
-def _probe(cohort: Cohort, directory: Path, **changed: Any) -> ProbeReport:
+def _probe(cohort: Cohort, directory: Path, **changed: Any) -> Found:
     arguments: dict[str, Any] = {
         "model": ReadsSynergy(),
         "objective": Symile(),
@@ -63,15 +64,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(cohort: Cohort, directory: Path) -> ProbeReport:
+def report(cohort: Cohort, directory: Path) -> Found:
     return _probe(cohort, directory)
 
 
-def _auroc(report: ProbeReport, name: str, finding: str) -> float:
+def _auroc(report: Found, name: str, finding: str) -> float:
     return report.metrics[f"test/probe/{name}/{finding}/auroc"]
 
 
-def test_probes_find_what_was_planted_where_it_was_planted(report: ProbeReport) -> None:
+def test_probes_find_what_was_planted_where_it_was_planted(report: Found) -> None:
     assert _auroc(report, "blue", "shared") > 0.95
     assert _auroc(report, "blue", "synergy") > 0.95
     assert _auroc(report, "blue+green+red", "synergy") > 0.95
@@ -82,7 +83,7 @@ def test_probes_find_what_was_planted_where_it_was_planted(report: ProbeReport) 
         assert 0.35 < _auroc(report, DEMOGRAPHICS, finding) < 0.65
 
 
-def test_averages_and_gains_are_those_of_the_findings(report: ProbeReport) -> None:
+def test_averages_and_gains_are_those_of_the_findings(report: Found) -> None:
     for name in ("blue", SIDE_BY_SIDE):
         own = [_auroc(report, name, finding) for finding in ("shared", "synergy")]
         assert report.metrics[f"test/probe/{name}/macro/auroc"] == pytest.approx(np.mean(own))
@@ -92,14 +93,14 @@ def test_averages_and_gains_are_those_of_the_findings(report: ProbeReport) -> No
     assert report.metrics["test/probe/blue/macro/findings"] == 2
 
 
-def test_every_metric_has_an_interval_around_it(report: ProbeReport) -> None:
+def test_every_metric_has_an_interval_around_it(report: Found) -> None:
     for name, value in report.metrics.items():
         low = report.metrics.get(f"{name}_ci_low")
         if low is not None and not name.endswith("/ece"):  # resampling adds noise to an absolute error
             assert low <= value <= report.metrics[f"{name}_ci_high"], name
 
 
-def test_what_is_retrieved_has_the_finding_of_who_asks(report: ProbeReport, cohort: Cohort) -> None:
+def test_what_is_retrieved_has_the_finding_of_who_asks(report: Found, cohort: Cohort) -> None:
     prefix = "test/zero_shot/blue/synergy/"
     assert report.metrics[f"{prefix}precision_at_10"] > 0.95
     assert report.metrics[f"{prefix}precision_at_10_without"] < 0.05
@@ -123,7 +124,7 @@ def test_a_collapsed_model_gives_chance_everywhere(cohort: Cohort, tmp_path: Pat
 
 @pytest.mark.parametrize(("objective", "has_query"), [(PairwiseClip(), True), (Triangle(), False)])
 def test_any_objective_is_probed_by_its_own_score(
-    cohort: Cohort, report: ProbeReport, tmp_path: Path, objective: Any, has_query: bool
+    cohort: Cohort, report: Found, tmp_path: Path, objective: Any, has_query: bool
 ) -> None:
     found = _probe(cohort, tmp_path / "other", objective=objective).metrics
     name = "test/zero_shot/blue/synergy/precision_at_10"
@@ -132,7 +133,7 @@ def test_any_objective_is_probed_by_its_own_score(
     assert (f"test/probe/{QUERY}/shared/auroc" in found) == has_query
 
 
-def test_files_say_how_states_were_read_and_hold_no_ids(report: ProbeReport, directory: Path, cohort: Cohort) -> None:
+def test_files_say_how_states_were_read_and_hold_no_ids(report: Found, directory: Path, cohort: Cohort) -> None:
     assert {path.name for path in directory.iterdir()} == set(PATIENT_LEVEL)
     for artifact in report.artifacts:
         assert (oct(artifact.path.stat().st_mode)[-2:] == "00") or not artifact.patient_level
@@ -149,7 +150,7 @@ def test_files_say_how_states_were_read_and_hold_no_ids(report: ProbeReport, dir
         assert path.stat().st_size > 5000
 
 
-def test_coefficients_give_the_forecasts_back(report: ProbeReport, directory: Path, cohort: Cohort) -> None:
+def test_coefficients_give_the_forecasts_back(report: Found, directory: Path, cohort: Cohort) -> None:
     with np.load(directory / "coefficients.npz", allow_pickle=False) as stored:
         vector = stored[f"{DEMOGRAPHICS}/shared"]
     features = demographic_features(cohort.samples, train=cohort.rows("train"))
@@ -162,7 +163,7 @@ def test_coefficients_give_the_forecasts_back(report: ProbeReport, directory: Pa
     assert above == pytest.approx(_auroc(report, DEMOGRAPHICS, "shared"))
 
 
-def test_rare_findings_are_left_out_counted_and_hidden(report: ProbeReport, directory: Path) -> None:
+def test_rare_findings_are_left_out_counted_and_hidden(report: Found, directory: Path) -> None:
     assert not any("/rare/" in name for name in report.metrics)
     assert "rare" in report.table.splitlines()[-1]
     table = pd.read_csv(directory / "labels.csv", dtype=str).set_index(["finding", "split"])
@@ -171,7 +172,7 @@ def test_rare_findings_are_left_out_counted_and_hidden(report: ProbeReport, dire
     assert int(str(table.loc[("shared", "train"), "patients_with"])) > 10
 
 
-def test_a_policy_changes_who_counts(cohort: Cohort, report: ProbeReport, tmp_path: Path) -> None:
+def test_a_policy_changes_who_counts(cohort: Cohort, report: Found, tmp_path: Path) -> None:
     found = _probe(cohort, tmp_path / "ones", policy=Policy("ones", "ignore"))
     assert "uncertain positive, not mentioned left out" in found.table
     labels = cohort.samples["finding_shared"].to_numpy(dtype=float)[:200]
@@ -182,7 +183,7 @@ def test_a_policy_changes_who_counts(cohort: Cohort, report: ProbeReport, tmp_pa
     assert report.metrics[f"{name}n_positive"] == (labels == 1).sum()
 
 
-def test_little_goes_to_trackers(report: ProbeReport) -> None:
+def test_little_goes_to_trackers(report: Found) -> None:
     assert 0 < len(report.tracked) < 60
     assert "test/probe/blue/macro/auroc_ci_low" in report.tracked
     assert "test/probe/blue/shared/auroc" in report.tracked
