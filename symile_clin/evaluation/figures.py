@@ -69,9 +69,9 @@ def contribution_bars(
         farthest = max(one.high for by_way in contributions.values() for one in by_way.values())
         axes.set_xlim(right=1.06 * max(farthest, recall - chance, 0.01))
         axes.axvline(0, color=style.INK, linewidth=0.8)
-        style.label_line(
-            axes, recall - chance, f"all that is above chance ({recall - chance:.3f})", style.GREY, style="--"
-        )
+        if recall > chance:
+            above = f"all that is above chance ({recall - chance:.3f})"
+            style.label_line(axes, recall - chance, above, style.GREY, style="--")
         axes.set_title(
             f"What each modality contributes to retrieving {target}\nrecall at 1 with all of them: {recall:.3f}"
         )

@@ -83,13 +83,14 @@ def choose_examples(
     examples = []
     for query in rng.permutation(len(scores))[:count]:
         shuffled = rng.permutation(scores.shape[1])  # level candidates in random order, not the true one first
-        best = shuffled[np.argsort(-scores[query, shuffled], kind="stable")][:TOP]
+        best = shuffled[np.argsort(-scores[query, shuffled], kind="stable")]
+        best = best[lists.listed[query, best]][:TOP]
         row, candidates = int(lists.query_row[query]), lists.candidate_rows[query]
         examples.append(
             Example(
                 query={name: asked(name, row) for name in modalities if name != target},
                 truth=picture(target, int(candidates[0])),
-                place=_place(int(ranks.n_greater[query]), int(ranks.n_tied[query]), scores.shape[1]),
+                place=_place(int(ranks.n_greater[query]), int(ranks.n_tied[query]), int(lists.listed[query].sum())),
                 top=[
                     Retrieved(picture(target, int(candidates[i])), float(scores[query, i]), is_true=bool(i == 0))
                     for i in best

@@ -40,5 +40,5 @@ def seen_words(own: Mapping[str, float]) -> str | None:
     count, n = own[SEEN], own["recall_at_1_n"]
     return (
         f"{count:,.0f} of {n:,.0f} queries are of patients that the model was trained on, in another cohort: "
-        "no number here is of new patients"
+        "the numbers here are not of new patients alone"
     )
