@@ -13,7 +13,6 @@ import pytest
 from matplotlib.image import imread
 from torch import nn
 
-from symile_clin.data.candidates import NO_ROW, CandidateLists
 from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import evaluate_split
@@ -258,28 +257,6 @@ def test_the_gallery_does_not_put_the_truth_first_among_equals(cohort: Cohort) -
     assert 0.01 < np.mean(first) < 0.25
     assert {example.place for example in examples} == {"ranked 1 of 10, level with 9"}
     assert all(sum(found.is_true for found in example.top) <= 1 for example in examples)
-
-
-def test_the_gallery_of_short_lists_shows_what_they_hold(cohort: Cohort) -> None:
-    whole = cohort.candidates("test")
-    rows, same = whole.candidate_rows.copy(), whole.same_subject
-    rows[0::2, 3:] = NO_ROW
-    lists = CandidateLists(whole.query_row, rows, same)
-    scores = np.where(lists.listed, np.random.default_rng(0).normal(size=rows.shape), -np.inf)
-    examples = choose_examples(
-        cohort=cohort,
-        modalities=modalities(),
-        lists=lists,
-        scores=scores,
-        ranks=rank(scores),
-        target="blue",
-        count=20,
-        rng=np.random.default_rng(0),
-    )
-    assert {len(one.top) for one in examples} == {3, 5}
-    for one in examples:
-        assert one.place.endswith(f"of {3 if len(one.top) == 3 else 10}")
-        assert all(np.isfinite(found.score) for found in one.top)
 
 
 def test_the_gallery_says_where_a_query_modality_is_absent(tmp_path: Path) -> None:
