@@ -13,9 +13,9 @@ import pytest
 from scripts import simulate_comparison
 from symile_clin.errors import ConfigError, MismatchError
 from symile_clin.evaluation.comparison import Comparison, compare_groups
+from symile_clin.evaluation.measures import patient_stream
 from symile_clin.evaluation.paired_tests import holm
 from symile_clin.evaluation.scored_runs import Group, Scored, doubts, group_runs, settings_that_differ
-from symile_clin.rng import stream
 from tests.evaluation.asked_runs import QUERIES, drawn, ranked, scored
 
 RESAMPLES = 200
@@ -33,7 +33,7 @@ def compared(runs: list[Scored], **options: Any) -> Comparison:
 
 def loop(first: list[Scored], second: list[Scored], resamples: int) -> list[float]:
     """The definition: draw patients, take their queries, average each side over its runs and these queries."""
-    draws, patient = stream(0, "compare"), first[0].ranked.patient
+    draws, patient = patient_stream(0), first[0].ranked.patient
     patients, found = sorted(set(patient.tolist())), []
 
     def mean(runs: list[Scored], queries: list[int]) -> float:
