@@ -84,13 +84,15 @@ def test_both_runs_are_compared(store: tuple[Path, dict[str, str]], server: str,
 
 def _scrolled(window: Browser) -> str:
     """All that the page's tables show on the way down: they draw only the rows in view."""
-    seen = []
-    for top in range(0, 3000, 250):
-        window.run(
-            f"for (const e of document.querySelectorAll('*')) if (e.scrollHeight > e.clientHeight) e.scrollTop = {top}"
+    seen, top, end = [], 0, 1
+    while top < end:
+        end = window.run(
+            "let end = 0; for (const e of document.querySelectorAll('*')) if (e.scrollHeight > e.clientHeight) "
+            f"{{ e.scrollTop = {top}; end = Math.max(end, e.scrollHeight); }} return end"
         )
         time.sleep(0.3)
         seen.append(window.text())
+        top += 400
     return "\n".join(seen)
 
 
