@@ -56,3 +56,9 @@ def test_the_room_reads_its_own_columns() -> None:
     there = room.observed(samples)
     assert list(there.columns) == ["Creatinine", "Potassium"]
     assert there.to_numpy().tolist() == [[False, True], [False, False]]
+
+
+def test_indices_of_one_letter_are_written_out() -> None:
+    items = {50934: 12.0, 50947: 1.0, 51678: 9.0}
+    table = value_table(items, dict.fromkeys(items, 0.5))
+    assert list(table["item"]) == ["Haemolysis index", "Icterus index", "Lipaemia index"]

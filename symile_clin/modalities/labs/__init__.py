@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 #: Items in one band of how many were measured.
 BAND_ITEMS: Final = 10
 #: itemid -> label, of the items whose labels are known without the source.
-LABELS: Final[Mapping[int, str]] = {item.itemid: item.label for item in SYMILE_ITEMS}
+LABELS: Final[Mapping[int, str]] = {item.itemid: item.title for item in SYMILE_ITEMS}
 
 
 def _parse_items(value: object) -> Literal["symile"] | tuple[int, ...]:

@@ -54,7 +54,13 @@ class LabItem:
     decimals: int
     fluid: str = "Blood"
 
+    @property
+    def title(self) -> str:
+        """The label as a person reads it: three indices of the serum have one letter."""
+        return _LETTERS.get(self.label, self.label)
 
+
+_LETTERS: Final = {"H": "Haemolysis index", "I": "Icterus index", "L": "Lipaemia index"}
 _BG, _CH, _HE = "Blood Gas", "Chemistry", "Hematology"
 
 SYMILE_ITEMS: Final[tuple[LabItem, ...]] = (

@@ -36,7 +36,7 @@ def _line(itemid: int, value: float) -> dict[str, str]:
     if item is None:
         return {"item": str(itemid), "value": _text(value, 0), "unit": "", "reference": "", "flag": ""}
     return {
-        "item": item.label,
+        "item": item.title,
         "value": _text(value, item.decimals),
         "unit": item.unit,
         "reference": f"{_text(item.lower, 0)} to {_text(item.upper, 0)}",
