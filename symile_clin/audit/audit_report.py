@@ -108,17 +108,15 @@ def audit_splits(
         dataset = CohortDataset(cohort, modalities, cohort.rows(split))
         encoded = embed(model=model, dataset=dataset, batch_size=batch_size, device=device, progress=progress)
         lacking = [name for name, here in encoded.present.items() if not here.all()]
-        absent = None
-        if lacking:
-            absent = stand_ins(
-                model=model,
-                names=lacking,
-                cohort=cohort,
-                modalities=modalities,
-                batch_size=batch_size,
-                device=device,
-                progress=progress,
-            )
+        absent = stand_ins(
+            model=model,
+            names=lacking,
+            cohort=cohort,
+            modalities=modalities,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        )
         _, numbers = np.unique(patients[dataset.rows], return_inverse=True)
         found = mismatch(
             objective=objective,

@@ -78,7 +78,7 @@ def stand_ins(
     modality; all of them, if there are fewer.
 
     Args:
-        names: the modalities that queries may lack.
+        names: the modalities that queries may lack; with none of them, nothing is encoded.
 
     Raises:
         CohortError: no training sample has all those modalities.
@@ -107,10 +107,7 @@ def every_stand_ins(
     progress: Progress | None = None,
 ) -> dict[str, StandIns]:
     """As `stand_ins`, for several sets of `names`, each under its key; no training sample is encoded twice."""
-    every = {name for some in names.values() for name in some}
-    with torch.inference_mode():
-        learned = {name: model.placeholder(name) for name in every}
-    placeholders = {name: one.float().cpu().numpy() for name, one in learned.items() if one is not None}
+    placeholders = learned_placeholders(model, {name for some in names.values() for name in some})
     without = {key: [name for name in some if name not in placeholders] for key, some in names.items()}
     rows = {key: reference_rows(cohort, some) for key, some in without.items() if some}
     encoded_rows = np.unique(np.concatenate([*rows.values(), np.empty(0, dtype=np.int64)]))
@@ -134,6 +131,23 @@ def every_stand_ins(
         )
         for key, some in names.items()
     }
+
+
+def learned_placeholders(model: MultimodalEncoder, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """(d,) float32 by modality, of those among `names` that the model has a placeholder for."""
+    with torch.inference_mode():
+        learned = {name: model.placeholder(name) for name in names}
+    return {name: one.float().cpu().numpy() for name, one in learned.items() if one is not None}
+
+
+def log_mean_exp(scores: torch.Tensor, scale: float) -> torch.Tensor:
+    """(b, c) log of the mean over r samples of exp(scale * scores), (b, r, c), in units of the scores.
+
+    What a score is when it is marginalised over a reference of r training samples.
+    """
+    largest = scores.amax(dim=1, keepdim=True)
+    mean = (scores - largest).mul_(scale).expm1_().mean(dim=1)
+    return largest.squeeze(1) + torch.log1p(mean) / scale
 
 
 def reference_rows(cohort: Cohort, names: Sequence[str]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from symile_clin.errors import MismatchError, TrainingError
-from symile_clin.evaluation.absence import StandIns
+from symile_clin.evaluation.absence import StandIns, log_mean_exp
 from symile_clin.evaluation.embed import Embedded
 from symile_clin.objectives.base import Objective
 
@@ -160,7 +160,7 @@ class Scorer:
                 block = _double(target[self._place_of_vector[vectors[start : start + step]]])
                 scores = self._objective.score(queries, block, target=self._target, present=there)
                 if reference:
-                    scores = _log_mean_exp(scores.view(len(chunk), samples, -1), self._scale)
+                    scores = log_mean_exp(scores.view(len(chunk), samples, -1), self._scale)
                 table[:, start : start + step] = scores
         return table.numpy()
 
@@ -168,13 +168,6 @@ class Scorer:
 def _block(dim: int) -> int:
     """Candidates scored at once."""
     return max(1, WORK_NUMBERS // dim)
-
-
-def _log_mean_exp(scores: torch.Tensor, scale: float) -> torch.Tensor:
-    """(b, c) log of the mean over r samples of exp(scale * scores), (b, r, c), in units of the scores."""
-    largest = scores.amax(dim=1, keepdim=True)
-    mean = (scores - largest).mul_(scale).expm1_().mean(dim=1)
-    return largest.squeeze(1) + torch.log1p(mean) / scale
 
 
 def _double(array: NDArray[Any]) -> torch.Tensor:

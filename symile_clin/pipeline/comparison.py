@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from symile_clin.evaluation.page import write_page
 from symile_clin.evaluation.ranked import ListProtocol
 from symile_clin.evaluation.scored_runs import doubts, group_runs
 from symile_clin.pipeline.evaluated import default_way, open_evaluated
+from symile_clin.pipeline.reserved import reserve
 from symile_clin.pipeline.runs import open_run
 from symile_clin.pipeline.tracked_comparison import track_comparison
 from symile_clin.progress import Progress
@@ -142,29 +144,13 @@ def compare(
 
 def _reserve(name: str | None, labels: Sequence[str]) -> Path:
     """A new folder in comparisons/: of that name, or made from the groups' and numbered if taken."""
-    root = Path(COMPARISONS_ROOT)
-    root.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        if not name or Path(name).name != name or name.startswith("."):
-            raise ConfigError(
-                f"--name {name!r} is not a plain name", remedy="Give one without slashes and leading dots"
-            )
-        try:
-            (root / name).mkdir()
-        except FileExistsError:
-            raise ConfigError(
-                f"there is a comparison called '{name}' already", remedy="Choose another --name"
-            ) from None
-        return root / name
     more = f"-and-{len(labels) - 2}-more" if len(labels) > 2 else ""
     second, first = (re.sub(r"[^\w.-]+", "-", label)[:_LONGEST_NAME].strip(".-") or "run" for label in labels[:2])
     default = f"{first}-vs-{second}{more}"
-    number = 1
-    while True:
-        path = root / (default if number == 1 else f"{default}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    return reserve(
+        Path(COMPARISONS_ROOT),
+        name,
+        defaults=chain([default], (f"{default}-{number}" for number in count(2))),
+        kind="comparison",
+        taken="Choose another --name",
+    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from symile_clin import files
 from symile_clin.data.store import Cohort, open_cohort
-from symile_clin.errors import ConfigError, MismatchError, NotFoundError
+from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.modalities.base import Modality
+from symile_clin.pipeline.reserved import reserve
 from symile_clin.schema import CONFIG, MANIFEST
 from symile_clin.strict import load_yaml, nearest
 
@@ -79,29 +81,13 @@ def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
     Raises:
         ConfigError: the name is taken, or is not a plain name.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        if not name or Path(name).name != name or name.startswith("."):
-            raise ConfigError(
-                f"--name {name!r} is not a plain name", remedy="Give one without slashes and leading dots"
-            )
-        try:
-            (root / name).mkdir()
-        except FileExistsError:
-            raise ConfigError(
-                f"there is a run called '{name}' already",
-                remedy="Choose another --name, or go on with it by --resume",
-            ) from None
-        return root / name
-    number = 1
-    while True:
-        path = root / f"{default}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    return reserve(
+        root,
+        name,
+        defaults=(f"{default}-{number}" for number in count(1)),
+        kind="run",
+        taken="Choose another --name, or go on with it by --resume",
+    )
 
 
 def cohort_of(run: Run, cohort: Path | None) -> Cohort:

@@ -214,15 +214,13 @@ def _retrieved(
         candidates=here,
         stand_ins=stand_ins(
             model=model,
-            names=queries,
+            names=queries if lacking else (),
             cohort=cohort,
             modalities=modalities,
             batch_size=batch_size,
             device=device,
             progress=progress,
-        )
-        if lacking
-        else None,
+        ),
     )
     labels = data.labels[rows[here]][:, columns]
     found = retrieve(scorer, labels, data.patient[rows[here]], progress=progress)

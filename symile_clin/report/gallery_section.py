@@ -83,12 +83,10 @@ def gallery_section(
     some = CandidateLists(lists.query_row[chosen], lists.candidate_rows[chosen], lists.same_subject[chosen])
     query = [name for name in modalities if name != target]
     there = cohort.samples.loc[some.query_row, [present_column(name) for name in query]]
-    absent = None
-    if not there.all(axis=None):
-        absent = stand_ins(
-            model=model, names=query, cohort=cohort, modalities=modalities, batch_size=batch_size, device=device,
-            progress=progress,
-        )  # fmt: skip
+    absent = stand_ins(
+        model=model, names=() if there.all(axis=None) else query, cohort=cohort, modalities=modalities,
+        batch_size=batch_size, device=device, progress=progress,
+    )  # fmt: skip
     scores = score_lists(objective, embedded.embeddings, rows, some, target, present=embedded.present, stand_ins=absent)
     asked = ask(some, scores, rng)
     hits = sum(one.rank == 1 and not one.tied for one in asked)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from symile_clin.data.store import Cohort
 from symile_clin.errors import ConfigError, TrainingError
-from symile_clin.evaluation.absence import StandIns, reference_rows
+from symile_clin.evaluation.absence import StandIns, learned_placeholders, log_mean_exp, reference_rows
 from symile_clin.modalities.base import Modality
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
@@ -182,9 +182,7 @@ class Searcher:
         """As the evaluation of this target has them; the training samples' embeddings are the index's."""
         if target not in self._stand_ins:
             names = [name for name in self._names if name != target]
-            with torch.inference_mode():
-                learned = {name: self._model.placeholder(name) for name in names}
-                placeholders = {name: one.float().cpu().numpy() for name, one in learned.items() if one is not None}
+            placeholders = learned_placeholders(self._model, names)
             without = [name for name in names if name not in placeholders]
             rows = reference_rows(self._cohort, without) if without else np.empty(0, dtype=np.int64)
             self._stand_ins[target] = StandIns(
@@ -220,7 +218,6 @@ class Searcher:
             vectors = torch.from_numpy(candidates.astype(np.float64))
             scores = self._objective.score(queries, vectors, target=target, present=present)
             if scale is not None:
-                largest = scores.amax(dim=0)
-                scores = (largest + torch.log1p(torch.expm1(scale * (scores - largest)).mean(dim=0)) / scale)[None]
+                scores = log_mean_exp(scores[None], scale)
         found: Scores = scores[0].numpy()
         return found
