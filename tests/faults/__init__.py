@@ -1,0 +1,1 @@
+"""What must hold when things go wrong: each property with a fault that is injected for real."""
