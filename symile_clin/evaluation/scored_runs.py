@@ -29,6 +29,7 @@ class Scored:
     Attributes:
         config: the resolved settings, flat, with `seed`.
         trained_on, cohort: name and hash of the cohort that trained it, and of the one it was evaluated on.
+        seen: queries whose patients it was trained on, in another cohort; none unless the evaluation found some.
     """
 
     run: str
@@ -37,6 +38,7 @@ class Scored:
     cohort: tuple[str, str]
     split: Split
     ranked: Ranked
+    seen: int = 0
 
     def values(self, metric: str) -> Values:
         """(q,) the metric, query by query."""
@@ -128,6 +130,9 @@ def doubts(groups: Sequence[Group]) -> list[str]:
     if len({run.trained_on[1] for run in runs}) > 1:
         trained = "; ".join(f"{run.run} on {_known_as(run.trained_on)}" for run in runs)
         found.append(f"The runs were trained on different cohorts, which may be all that differs: {trained}.")
+    seen = [f"{run.run} {run.seen:,} of {len(run.ranked.query_row):,}" for run in runs if run.seen]
+    if seen:
+        found.append(f"Queries are of patients that a run was trained on, in another cohort: {', '.join(seen)}.")
     if len(groups) == len(runs) and len({_config_of(run) for run in runs}) == 1:
         found.append("The runs are seeds of one config, so each is compared by itself: differences are those of seeds.")
     for group in groups:

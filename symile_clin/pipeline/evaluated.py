@@ -13,8 +13,9 @@ from symile_clin.data.store import open_cohort
 from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.evaluation.ranked import ListProtocol, Ranked, read_ranked
 from symile_clin.evaluation.scored_runs import Scored
+from symile_clin.evaluation.seen import SEEN
 from symile_clin.pipeline.runs import Run
-from symile_clin.schema import EVAL_DIR, EVALUATION, RANKS, Split
+from symile_clin.schema import EVAL_DIR, EVALUATION, METRICS, RANKS, Split
 from symile_clin.strict import validate
 
 
@@ -84,6 +85,7 @@ def open_evaluated(
             cohort=(str(about["cohort"]["name"]), str(about["cohort"]["hash"])),
             split=split,
             ranked=chosen[0],
+            seen=int(files.read_json(directory / METRICS).get(f"{split}/{about['target']}/{SEEN}", 0)),
         ),
         about=about,
     )

@@ -33,6 +33,7 @@ def make_run(
     folder: str = "test",
     cohort: str = HASH,
     about: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> None:
     """An evaluated run in the working directory, trained on cohort small."""
     run = Path("runs") / name
@@ -49,6 +50,7 @@ def make_run(
         "method": "learned placeholders", **(about or {}),
     }  # fmt: skip
     files.write_json(directory / "evaluation.json", told)
+    files.write_json(directory / "metrics.json", metrics or {})
 
 
 @pytest.fixture(autouse=True)
@@ -290,3 +292,13 @@ def test_a_repeated_comparison_is_the_same_to_the_byte() -> None:
     made = [compare(runs=["a", "b"], name=name, tracking_uri=None, progress=Quiet()).directory for name in "xy"]
     for file in ("compare.csv", "compare.png"):
         assert (made[0] / file).read_bytes() == (made[1] / file).read_bytes()
+
+
+def test_queries_of_patients_that_a_run_was_trained_on_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    make_run("one", drawn(rng, hit=0.4), metrics={"test/blue/recall_at_1_n_trained_on": 7.0})
+    make_run("two", drawn(rng, hit=0.7), dim=16)
+    count = len(drawn(rng, hit=0.4).query_row)
+    expected = f"Queries are of patients that a run was trained on, in another cohort: one 7 of {count:,}."
+    assert expected in said(capsys, "one two --name seen --no-tracking")
+    assert expected in Path("comparisons/seen/compare.html").read_text()
