@@ -8,9 +8,8 @@ Importing a room must stay cheap: torch is imported inside `to_input` and `encod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symile_clin.errors import ConfigError, SourceError
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.sources.tables import TableSpec
 from symile_clin.strict import Strict
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 Row = Mapping[str, Any]
-#: What a synthetic patient adds to a table: rows as mappings of column to value, absent columns empty.
-TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Reason(StrEnum):
@@ -121,52 +119,6 @@ class Tables(Protocol):
 
     def rows(self, frame: pd.DataFrame) -> ir.Table:
         """A frame as a table."""
-
-
-@dataclass(frozen=True)
-class SyntheticAdmission:
-    """One admission of a synthetic patient.
-
-    Attributes:
-        factors: planted factors by modality name, each 0 or 1; a room shows factor j in its own way.
-    """
-
-    hadm_id: int
-    admittime: datetime
-    dischtime: datetime
-    factors: Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class SyntheticPatient:
-    """A synthetic patient: ids, times and planted factors; rooms write what they see of it.
-
-    Attributes:
-        index: 0, 1, 2, ...; rooms derive unique ids of events from it.
-        nuisance: standard normal draws that persist over admissions (body size, heart rate, ...), length 8.
-    """
-
-    index: int
-    subject_id: int
-    gender: Literal["F", "M"]
-    age: int
-    nuisance: tuple[float, ...]
-    admissions: tuple[SyntheticAdmission, ...]
-
-
-@dataclass(frozen=True)
-class SyntheticOptions:
-    """How synthetic files are written.
-
-    Attributes:
-        full_size: files as large as the real ones, instead of small ones.
-        dicom: images also as DICOM.
-        dirt: share of events that carry a fault of real data, in [0, 1].
-    """
-
-    full_size: bool = False
-    dicom: bool = False
-    dirt: float = 0.05
 
 
 class RoomOptions(Strict):

@@ -11,9 +11,9 @@ from typing import Any, Final
 from symile_clin import __version__, files
 from symile_clin.cohort.spec import load_spec
 from symile_clin.errors import ConfigError
-from symile_clin.modalities.base import SyntheticOptions
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.modalities.synthetic_ids import MAX_PATIENTS
+from symile_clin.modalities.synthetic_patient import SyntheticOptions
 from symile_clin.progress import Progress
 from symile_clin.synthetic.tree import write_tree
 from symile_clin.synthetic.truth import Planting, expected_recall

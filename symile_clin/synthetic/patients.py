@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from symile_clin.modalities.base import SyntheticAdmission, SyntheticPatient, TableRows
 from symile_clin.modalities.synthetic_ids import scattered_id
+from symile_clin.modalities.synthetic_patient import SyntheticAdmission, SyntheticPatient, TableRows
 from symile_clin.rng import stream
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
 from symile_clin.sources.icu import ICUSTAYS

@@ -24,7 +24,8 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from symile_clin.modalities.base import Modality, SyntheticOptions, SyntheticPatient
+from symile_clin.modalities.base import Modality
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient
 from symile_clin.progress import Progress
 from symile_clin.rng import stream
 from symile_clin.schema import HADM_ID, TRUTH

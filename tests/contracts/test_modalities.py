@@ -20,9 +20,10 @@ import torch
 from symile_clin.cohort.build import Assembled
 from symile_clin.cohort.choose import records
 from symile_clin.errors import SourceError
-from symile_clin.modalities.base import Modality, RoomOptions, SyntheticOptions
+from symile_clin.modalities.base import Modality, RoomOptions
 from symile_clin.modalities.linked import Linked
 from symile_clin.modalities.registry import ROOMS
+from symile_clin.modalities.synthetic_patient import SyntheticOptions
 from symile_clin.rng import stream
 from symile_clin.schema import EVENT_ID, EVENT_TIME, KEY, SAMPLE_COLUMNS, SUBJECT_ID, present_column
 from symile_clin.strict import Strict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from symile_clin.modalities.base import SyntheticAdmission, SyntheticPatient
+from symile_clin.modalities.synthetic_patient import SyntheticAdmission, SyntheticPatient
 
 
 def make_patient(factors: dict[str, tuple[int, ...]], *, admissions: int = 2, index: int = 3) -> SyntheticPatient:

@@ -11,11 +11,11 @@ import pydicom
 import pytest
 from PIL import Image
 
-from symile_clin.modalities.base import SyntheticOptions, TableRows
 from symile_clin.modalities.cxr import phantom
 from symile_clin.modalities.cxr.grey import published_grey
 from symile_clin.modalities.cxr.synthetic import FACTORS, _describe, _labels, write
 from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, FINDINGS, METADATA
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, TableRows
 from tests.modalities.synthetic_patient import make_patient
 
 CLEAN = SyntheticOptions(dirt=0.0)

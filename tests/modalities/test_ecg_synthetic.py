@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import wfdb
 
-from symile_clin.modalities.base import Reason, Refusal, SyntheticOptions
+from symile_clin.modalities.base import Reason, Refusal
 from symile_clin.modalities.ecg import waveform
 from symile_clin.modalities.ecg.preprocess import LEADS, read_ecg
 from symile_clin.modalities.ecg.synthetic import _write_record, write
 from symile_clin.modalities.ecg.tables import RECORDS
 from symile_clin.modalities.ecg.waveform import twelve_leads
+from symile_clin.modalities.synthetic_patient import SyntheticOptions
 from tests.modalities.synthetic_patient import make_patient
 
 AT_REST = (0.0, 0.0, 0.0)

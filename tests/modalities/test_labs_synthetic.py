@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from symile_clin.modalities.base import SyntheticOptions
 from symile_clin.modalities.labs.items import PANELS, SYMILE_ITEMS
 from symile_clin.modalities.labs.synthetic import FACTORS, PICTURES, static_tables, write
 from symile_clin.modalities.labs.tables import D_LABITEMS, LABEVENTS
+from symile_clin.modalities.synthetic_patient import SyntheticOptions
 from tests.modalities.synthetic_patient import make_patient
 
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from symile_clin.modalities.base import SyntheticPatient
 from symile_clin.modalities.synthetic_ids import MAX_PATIENTS, PER_PATIENT, scattered_id
+from symile_clin.modalities.synthetic_patient import SyntheticPatient
 from symile_clin.rng import stream
 from symile_clin.sources.hosp import ADMISSIONS, PATIENTS
 from symile_clin.sources.icu import ICUSTAYS

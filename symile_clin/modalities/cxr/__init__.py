@@ -23,9 +23,6 @@ from symile_clin.modalities.base import (
     Row,
     Stored,
     Summary,
-    SyntheticOptions,
-    SyntheticPatient,
-    TableRows,
     Tables,
     refuse_released,
     refused,
@@ -33,6 +30,7 @@ from symile_clin.modalities.base import (
 from symile_clin.modalities.cxr import encoder_options, synthetic
 from symile_clin.modalities.cxr.labels import FINDING_NAMES
 from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, METADATA
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.sources import paths
 from symile_clin.sources.tables import TableSpec
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from symile_clin.modalities.base import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.modalities.cxr import phantom
 from symile_clin.modalities.cxr.grey import published_grey
 from symile_clin.modalities.cxr.tables import CHEXPERT, DICOM_RECORDS, DICOM_STUDIES, METADATA
 from symile_clin.modalities.synthetic_ids import scattered_id
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 
 FACTORS: Final = 4  #: enlarged heart, perihilar edema, pleural effusion, upper right consolidation
 

@@ -22,9 +22,6 @@ from symile_clin.modalities.base import (
     Row,
     Stored,
     Summary,
-    SyntheticOptions,
-    SyntheticPatient,
-    TableRows,
     Tables,
     refuse_released,
     refused,
@@ -32,6 +29,7 @@ from symile_clin.modalities.base import (
 from symile_clin.modalities.ecg import encoder_options, synthetic
 from symile_clin.modalities.ecg.preprocess import LEADS, SAMPLES, Ecg, read_ecg
 from symile_clin.modalities.ecg.tables import RECORDS
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.sources import paths
 from symile_clin.sources.tables import TableSpec
 

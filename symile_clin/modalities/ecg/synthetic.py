@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from symile_clin.modalities.base import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.modalities.ecg.preprocess import LEADS, NOT_MEASURED, RATE_HZ, SAMPLES
 from symile_clin.modalities.ecg.tables import RECORDS
 from symile_clin.modalities.ecg.waveform import twelve_leads
 from symile_clin.modalities.synthetic_ids import scattered_id
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 
 FACTORS: Final = 3  #: ST depression with inverted T, left axis deviation, right bundle branch block
 

@@ -22,9 +22,6 @@ from symile_clin.modalities.base import (
     RoomOptions,
     Row,
     Summary,
-    SyntheticOptions,
-    SyntheticPatient,
-    TableRows,
     Tables,
     refused,
 )
@@ -32,6 +29,7 @@ from symile_clin.modalities.features import options as settings
 from symile_clin.modalities.features.standard import Moments, fits, standardized
 from symile_clin.modalities.features.vectors import Vectors, open_vectors, read_keys
 from symile_clin.modalities.linked import INDEX_ROW, Linked, as_text
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.sources.tables import TableSpec
 
 if TYPE_CHECKING:

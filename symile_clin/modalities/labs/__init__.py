@@ -21,15 +21,13 @@ from symile_clin.modalities.base import (
     RoomOptions,
     Row,
     Summary,
-    SyntheticOptions,
-    SyntheticPatient,
-    TableRows,
     Tables,
 )
 from symile_clin.modalities.labs import encoder_options, synthetic
 from symile_clin.modalities.labs.items import SYMILE_ITEMS
 from symile_clin.modalities.labs.preprocess import Ecdf
 from symile_clin.modalities.labs.tables import D_LABITEMS, LABEVENTS
+from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.sources.tables import TableSpec
 
 if TYPE_CHECKING:

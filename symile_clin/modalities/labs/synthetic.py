@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from symile_clin.modalities.base import SyntheticAdmission, SyntheticOptions, SyntheticPatient, TableRows
 from symile_clin.modalities.labs.items import PANELS, SYMILE_ITEMS, LabItem, Panel
 from symile_clin.modalities.labs.tables import D_LABITEMS, LABEVENTS
+from symile_clin.modalities.synthetic_patient import SyntheticAdmission, SyntheticOptions, SyntheticPatient, TableRows
 
 #: What each factor shifts, itemid -> standard deviations; items worked out from these follow.
 PICTURES: Final[tuple[Mapping[int, float], ...]] = (
