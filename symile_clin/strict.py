@@ -12,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from symile_clin.errors import ConfigError, NotFoundError
 
-MAX_YAML_BYTES = 1_000_000
+#: A settings file is some kilobytes; PyYAML takes half a minute for a megabyte.
+MAX_YAML_BYTES = 100_000
+#: Lists and mappings in each other. The parser's time grows with the square of the depth.
+MAX_YAML_DEPTH = 32
 
 
 class Strict(BaseModel):
-    """Base of every settings model: frozen, and an unknown key is an error."""
+    """Base of every settings model: frozen, an unknown key is an error, and so are NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -101,29 +104,60 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >> 63:  # hexadecimal ones of 100 kB are numbers that Python refuses to print
+            raise yaml.constructor.ConstructorError(None, None, "a number is beyond 64 bits", node.start_mark)
+        return value
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _UniqueKeyLoader.construct_yaml_int)
+
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping (safe loader, no repeated keys, no aliases, at most 1 MB).
+    """Read a YAML mapping: plain values, no tags, no aliases, no repeated keys, at most 100 kB and 32 levels deep.
 
     Raises:
         ConfigError: not readable as such.
     """
-    text = path.read_bytes()
+    with path.open("rb") as file:
+        text = file.read(MAX_YAML_BYTES + 1)
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes", expected="a settings file")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{path} uses YAML aliases", remedy="Write the values out")
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader subclass
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {_yaml_problem(error)}") from None
+    raw = _plain(text, source=str(path))
     if not isinstance(raw, dict):
         found = "is empty" if raw is None else "holds a list" if isinstance(raw, list) else "holds a single value"
         raise ConfigError(f"{path} {found}", expected="a mapping of keys to values")
     return raw
 
 
-def _yaml_problem(error: Exception) -> str:
+def _plain(text: bytes | str, *, source: str) -> Any:
+    """Plain values of a YAML text, in time and memory that its length bounds.
+
+    Raises:
+        ConfigError: it asks for anything else, or is no YAML.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(f"{source} uses YAML aliases", remedy="Write the values out")
+            if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) not in (None, "!"):
+                raise ConfigError(f"{source} uses YAML tags", remedy="Write plain values")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise ConfigError(f"{source} is nested more than {MAX_YAML_DEPTH} levels deep")
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader subclass
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {_yaml_problem(error)}") from None
+    except (ValueError, TypeError, OverflowError) as error:  # of a value that only looks like what it is read as
+        raise ConfigError(
+            f"{source} holds a value that is none, such as a date or number out of range ({type(error).__name__})",
+            remedy="Put quotes around what is text",
+        ) from None
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
     """What is wrong, and in which line where that is known, without the parser's picture of the place."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return "it is no plain UTF-8 text"
@@ -154,10 +188,9 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
             if not isinstance(child, dict):
                 raise ConfigError(f"--set {override!r}: '{parent}' holds a value, not keys")
             target = child
-        try:
-            target[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+        if len(value) > MAX_YAML_BYTES:
+            raise ConfigError(f"--set {key}: the value is larger than {MAX_YAML_BYTES:,} characters")
+        target[last] = _plain(value, source=f"--set {override!r}")
     return result
 
 

@@ -10,7 +10,7 @@ from symile_clin.errors import ConfigError, NotFoundError
 
 class Window(strict.Strict):
     start: int
-    end: int
+    end: float
 
 
 class Spec(strict.Strict):
@@ -44,13 +44,22 @@ def test_settings_are_frozen() -> None:
     [
         ("a: 1\na: 2\n", "key 'a' is repeated"),
         ("a: &x [1]\nb: *x\n", "YAML aliases"),
-        ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]\n", "YAML tags"),
         ("- 1\n", r"x\.yaml holds a list\. Expected a mapping"),
         ("1\n", r"x\.yaml holds a single value\."),
         ("", r"x\.yaml is empty\."),
         ("a: [\n", r"not valid YAML: [^\n<]*, but found '<stream end>' in line 2\.$"),
         ("a: 1\na: 2\n", r"key 'a' is repeated in line 2\.$"),
         ("a: \xff\n", "not valid YAML"),
+        # what the parser itself answered with ValueError, TypeError, RecursionError, or a minute of silence
+        ("a: 2001-99-99\n", "a value that is none"),
+        ("a: 2001-01-01T00:00:00+99:99\n", "a value that is none"),
+        ("a: " + "9" * 5000 + "\n", "a value that is none"),
+        ("a: 0x" + "f" * 20_000 + "\n", "a number is beyond 64 bits in line 1"),
+        ("? [a]\n: b\n", "a value that is none"),
+        ("a: !!int abc\n", "YAML tags"),
+        ("a: " + "[" * 40_000, "nested more than 32 levels"),
+        ("? " * 4000, "nested more than 32 levels"),
     ],
 )
 def test_yaml_that_is_not_plain_settings_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -65,6 +74,20 @@ def test_a_huge_yaml_is_refused_unread(tmp_path: Path) -> None:
     path.write_text("a: " + "x" * (strict.MAX_YAML_BYTES + 1))
     with pytest.raises(ConfigError, match="larger than"):
         strict.load_yaml(path)
+
+
+@pytest.mark.parametrize("value", ["[&a x, *a]", "[" * 5000, "!!int abc", "2001-99-99", "{[1]: 2}", "x" * 200_000])
+def test_overrides_are_plain_values_too(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        strict.apply_overrides({}, [f"key={value}"])
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
+def test_settings_hold_no_number_that_is_none(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"start: 1\nend: {number}\n")
+    with pytest.raises(ConfigError, match="'end'"):
+        strict.validate(Window, strict.load_yaml(path), source="x")
 
 
 def test_overrides_go_deep_and_leave_the_original_alone() -> None:
