@@ -23,7 +23,18 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def evaluated_run(root: Path) -> Cohort:
-    """Write, train and evaluate below the working directory `root`; the run is called one, its split is val.
+    """Write, train and evaluate below the working directory `root`; the run is called one, its split is val."""
+    cohort = described_cohort(root)
+    train(
+        preset="tiny.yaml", name="one", overrides=["training.epochs=2"], device="cpu", tracking_uri=None,
+        progress=Quiet(),
+    )  # fmt: skip
+    evaluate(run="one", split="val", device="cpu", tracking_uri=None, progress=Quiet())
+    return cohort
+
+
+def described_cohort(root: Path) -> Cohort:
+    """Write and open a cohort below the working directory `root` with all that an evaluation and a report need.
 
     Cohort and sexes have names that try to become markup. The cohort is of real patients.
     """
@@ -51,9 +62,4 @@ def evaluated_run(root: Path) -> Cohort:
     rows = np.arange(TRAIN, TRAIN + VAL)
     lists = draw_candidates(rows, rows, n=5, rng=rng, split="val", other_subjects=True)
     write_candidates(cohort.path / CANDIDATES_DIR / "val_other_subjects.parquet", lists)
-    train(
-        preset="tiny.yaml", name="one", overrides=["training.epochs=2"], device="cpu", tracking_uri=None,
-        progress=Quiet(),
-    )  # fmt: skip
-    evaluate(run="one", split="val", device="cpu", tracking_uri=None, progress=Quiet())
     return open_cohort(cohort.path)
