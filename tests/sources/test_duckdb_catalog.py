@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import duckdb
 import ibis
@@ -29,30 +31,89 @@ def cache_of(folder: Path, rows: str = ROW) -> ParquetCache:
     return ParquetCache([SPEC], roots={"mimic_iv": folder}, directory=folder / "it's a cache", progress=Quiet())
 
 
-def test_the_engine_reads_and_writes_nothing_outside_the_cache(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a\n1\n")
-    catalog = DuckDbCatalog(cache_of(tmp_path))
-    with catalog:
+#: What an expression could ask for; {out} is a folder that was not named, {cache} the one that was.
+REFUSED: Final = (
+    "FROM read_csv('{out}/secret.csv')",
+    "FROM '{cache}/../secret.csv'",
+    "FROM read_text('{out}/secret.csv')",
+    "FROM read_blob('{out}/*')",
+    "FROM read_json('{out}/secret.csv')",
+    "FROM glob('{out}/*')",
+    "FROM sniff_csv('{out}/secret.csv')",
+    "FROM parquet_metadata('{out}/secret.csv')",
+    "FROM query('FROM read_text(''{out}/secret.csv'')')",
+    "FROM 'file://{out}/secret.csv'",
+    "FROM 'http://127.0.0.1:{port}/x.csv'",
+    "FROM 's3://bucket/x.parquet'",
+    "COPY (SELECT 1) TO '{out}/out.csv'",
+    "COPY (SELECT 1) TO '{out}/out.parquet'",
+    "COPY (SELECT 1) TO '/dev/stdout'",
+    "COPY kept FROM '{out}/secret.csv'",
+    "EXPORT DATABASE '{out}/all'",
+    "IMPORT DATABASE '{out}'",
+    "ATTACH '{out}/other.db'",
+    "ATTACH 'host=127.0.0.1 port={port}' AS remote (TYPE postgres)",
+    "INSTALL httpfs",
+    "INSTALL httpfs FROM 'http://127.0.0.1:{port}'",
+    "FORCE INSTALL httpfs FROM community",
+    "LOAD httpfs",
+    "LOAD '{cache}/httpfs.duckdb_extension'",
+)
+LOCKED: Final = (
+    "enable_external_access = true",
+    "allowed_directories = ['/']",
+    "lock_configuration = false",
+    "memory_limit = '9GB'",
+    "temp_directory = '/tmp'",
+    "temp_file_encryption = false",
+    "autoload_known_extensions = true",
+    "autoinstall_known_extensions = true",
+    "custom_extension_repository = 'http://127.0.0.1'",
+    "home_directory = '/'",
+    "log_query_path = '/tmp/log'",
+    "profiling_output = '/tmp/profile'",
+    "python_enable_replacements = true",
+    "TimeZone = 'America/New_York'",
+)
+
+
+def test_the_engine_reads_and_writes_nothing_outside_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with a planted extension and a file of settings in the home directory either, and nobody is called."""
+    home = tmp_path / "home"
+    planted = home / ".duckdb" / "extensions" / f"v{duckdb.__version__}" / "linux_amd64" / "httpfs.duckdb_extension"
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"code")
+    (home / ".duckdbrc").write_text(f"COPY (SELECT 1) TO '{tmp_path}/started.csv';")
+    monkeypatch.setenv("HOME", str(home))
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    cache = cache_of(tmp_path)
+    (cache.directory / planted.name).write_bytes(b"code")
+    before = sorted(tmp_path.rglob("*"))
+    with socket.create_server(("127.0.0.1", 0)) as server, DuckDbCatalog(cache) as catalog:
+        server.setblocking(False)
         frame = catalog.frame(
             catalog.keep("kept", catalog.table("visits").join(catalog.rows(pd.DataFrame({"id": [1, 2]})), "id"))
         )
         assert frame["id"].tolist() == [1]
         engine = catalog._engine
-        for query in (
-            f"FROM read_csv('{secret}')",
-            f"FROM '{tmp_path}/it''s a cache/../secret.csv'",
-            f"COPY (SELECT 1) TO '{tmp_path}/out.csv'",
-            f"ATTACH '{tmp_path}/other.db'",
-            "INSTALL httpfs",
-            "LOAD httpfs",
-        ):
+        places = {"out": tmp_path, "cache": str(cache.directory).replace("'", "''"), "port": server.getsockname()[1]}
+        for query in REFUSED:
             with pytest.raises(duckdb.PermissionException):
-                engine.raw_sql(query)
-        for setting in ("enable_external_access = true", "allowed_directories = ['/']", "memory_limit = '9GB'"):
+                engine.raw_sql(query.format(**places))
+        for setting in LOCKED:
             with pytest.raises(duckdb.InvalidInputException, match="locked"):
                 engine.raw_sql(f"SET {setting}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hosp", "it's a cache", "secret.csv"]
+        with pytest.raises(duckdb.InvalidInputException, match="secrets are disabled"):
+            engine.raw_sql("CREATE PERSISTENT SECRET key (TYPE http, BEARER_TOKEN 'x')")
+        local = pd.DataFrame({"a": [1]})
+        with pytest.raises(duckdb.CatalogException, match="local does not exist"):
+            engine.raw_sql("FROM local")
+        assert len(local) == 1
+        with pytest.raises(BlockingIOError):  # nobody has knocked
+            server.accept()
+    made = set(tmp_path.rglob("*")) - set(before)
+    assert {path.parent for path in made} == {cache.directory}
+    assert {path.suffix for path in made} <= {".parquet", ".json", ".lock", ""}
 
 
 def test_a_relative_cache_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +128,7 @@ def test_a_relative_cache_is_read_too(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_engine_without_enough_memory_says_which_option_to_raise(tmp_path: Path) -> None:
     with DuckDbCatalog(cache_of(tmp_path), memory="64MB", threads=1) as catalog:
-        many = ibis.range(0, 1_000_000).unnest().name("n").as_table()
+        many = ibis.range(0, 1_100_000).unnest().name("n").as_table()
         everything = many.group_by(half=many["n"] % 2).aggregate(all=many["n"].cast(str).repeat(20).collect())
         with pytest.raises(ConfigError, match=r"cannot be joined within 64MB of memory.*--memory"):
             catalog.frame(everything)
@@ -79,6 +140,23 @@ def test_the_spill_folder_is_private_and_goes_with_the_catalog(tmp_path: Path) -
         (folder,) = cache.directory.glob("spill-*")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert not list(cache.directory.glob("spill-*"))
+
+
+def test_what_is_spilled_cannot_be_read_and_changes_no_answer(tmp_path: Path) -> None:
+    """Looked for while it is there: with `temp_file_encryption` off, its files hold the word 80,000 times."""
+    rows = ibis.range(0, 1_100_000).unnest().name("n").as_table()
+    names = rows.mutate(name=ibis.literal("CANARY") + (rows["n"] * 7919 % 1_000_003).cast(str) + "x" * 60)
+    counted = []
+    for memory in ("64MB", "2GB"):
+        with DuckDbCatalog(cache_of(tmp_path), memory=memory, threads=1) as catalog:
+            kept = catalog.keep("kept", names)
+            (folder,) = catalog._cache.directory.glob("spill-*")
+            spilled = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+            assert (len(spilled) > 1_000_000) == (memory == "64MB")
+            assert spilled.count(b"CANARY") == 0
+            answer = kept.aggregate(n=kept["n"].sum(), first=kept["name"].min(), last=kept["name"].max())
+            counted.append(catalog.frame(answer))
+    assert counted[0].equals(counted[1])
 
 
 def test_spill_folders_of_killed_builds_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
