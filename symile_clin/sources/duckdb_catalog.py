@@ -42,7 +42,7 @@ class DuckDbCatalog(Catalog):
         options: dict[str, Any] = {
             "memory_limit": f"{memory_bytes(memory)}B",
             "temp_directory": str(self._closing.enter_context(spill_folder(directory))),
-            # The key lives in memory only, so that what a killed build leaves says nothing to who finds it. DuckDB's own
+            # The key is in memory only, so that what a killed build leaves says nothing to who finds it. DuckDB's own
             # cipher draws keys from a generator that its authors call unsafe; a better one comes only with an extension
             # for networks, and rows in plain text would be worse.
             "temp_file_encryption": True,
