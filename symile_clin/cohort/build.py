@@ -77,6 +77,7 @@ def assemble(
     Raises:
         SourceError: a table is not there or not what its format says.
         CohortError: no sample is left; the message shows where they went.
+        TooManyRefusedError: more files of a modality are refused than the spec allows.
     """
     index = index_events(catalog, spec.index, further=further_keys(modalities))
     attrition = Attrition(index)
@@ -100,6 +101,7 @@ def assemble(
             attrition=attrition,
             answers=Answers(answers),
             workers=workers,
+            max_refused=spec.max_refused,
         )
         if name == spec.sampled:
             parts = choosers[name].parts()
@@ -141,6 +143,7 @@ def assemble(
             work=work,
             samples=attrition.samples,
             on_unreadable=spec.on_unreadable,
+            max_refused=spec.max_refused,
             attrition=attrition,
             workers=workers,
             progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,10 +14,11 @@ import pandas as pd
 from symile_clin.cohort.answers import Answers
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.opening import ask_valid, died, identify
+from symile_clin.cohort.refusals import RefusalLimit
 from symile_clin.cohort.spec import ModalitySpec
 from symile_clin.cohort.window import rank_events
 from symile_clin.cohort.workers import Mapper
-from symile_clin.modalities.base import Modality, Refusal
+from symile_clin.modalities.base import Modality, Refusal, Row
 from symile_clin.schema import EVENT_ID, EVENT_TIME, INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
 from symile_clin.sources.catalog import Catalog
 
@@ -63,9 +64,11 @@ class Chooser:
         attrition: Attrition,
         answers: Answers,
         workers: Mapper,
+        max_refused: float,
     ) -> None:
         self._modality, self._catalog, self._source = modality, catalog, source
         self._attrition, self._answers, self._workers = attrition, answers, workers
+        self._limit = RefusalLimit(modality.name, "looked at", share=max_refused, attrition=attrition)
         events = modality.events(catalog)
         events = events.filter(events.eligible).drop("eligible", "ineligible_reason")
         window = spec.window
@@ -151,13 +154,36 @@ class Chooser:
         keys = list(self._workers.map(partial(identify, self._modality, self._source), rows))
         known = self._answers.find(keys)
         # the same record may lie in the windows of several samples
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+        row_of = dict(zip(keys, rows, strict=True))
+        new = {key: row for key, row in row_of.items() if key not in known}
+        self._limit.expect(len(row_of))
+        self._count(known, row_of, known)
         answers = self._workers.map(ask, list(new.values()), died=partial(died, "next"))
         asked = zip(new, answers, strict=True)
         while some := dict(islice(asked, KEEP_EVERY)):
             self._answers.keep(some)
             known |= some
+            self._count(some, row_of, known)
         return [known[key] for key in keys]
+
+    def _count(
+        self, new: Mapping[str, Refusal | None], row_of: Mapping[str, Row], known: Mapping[str, Refusal | None]
+    ) -> None:
+        """Count new answers, and end the build where too many are refusals.
+
+        Args:
+            known: all answers to this question so far, for the books of a build that ends here.
+
+        Raises:
+            TooManyRefusedError: they are.
+        """
+        for answer in new.values():
+            self._limit.count(answer)
+        if self._limit.exceeded:
+            for key, answer in known.items():
+                if answer is not None:
+                    self._attrition.refuse(self._modality.name, row_of[key], answer)
+            self._limit.stop_if_exceeded()
 
 
 def index_table(catalog: Catalog, samples: pd.DataFrame) -> ir.Table:

@@ -231,6 +231,8 @@ class CohortSpec(Strict):
         require: which modalities a sample needs.
         on_unreadable: what becomes of a sample whose chosen file is there but cannot be read, in the rooms that would
             not go on to the next file by themselves: "drop" it, or take the "next" one.
+        max_refused: share of a modality's files that may be refused, missing ones among them; beyond it the build stops
+            by itself, if that is at least `cohort.refusals.LEAST_REFUSED` files.
         preset: the config that `train` takes by default.
     """
 
@@ -239,6 +241,7 @@ class CohortSpec(Strict):
     modalities: Annotated[dict[Name, ModalitySpec], Field(min_length=2)]
     require: Annotated[RequireSpec, BeforeValidator(_parse_require), PlainSerializer(_write_require)]
     on_unreadable: OnUnreadable = "drop"
+    max_refused: Annotated[float, Field(ge=0, le=1)] = 0.2
     splits: SplitsSpec
     candidates: CandidatesSpec
     preset: str

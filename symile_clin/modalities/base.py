@@ -174,6 +174,8 @@ class Modality(ABC):
     synthetic_factors: ClassVar[int]
     #: False: one event per sample. True: one event per sample and key (labs: itemid).
     keyed: ClassVar[bool] = False
+    #: After a file that is there and cannot be used: the "next" event in the window is tried, or the sample dropped.
+    after_unreadable: ClassVar[Literal["next", "drop"]] = "next"
 
     def __init__(self, name: str, options: RoomOptions) -> None:
         self.name = name

@@ -25,6 +25,7 @@ from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.engines import Engine, EngineName, choose_engine, open_engine
 from symile_clin.pipeline.inputs import cohort_inputs, refuse_unused, source_tables
 from symile_clin.pipeline.provenance import tell_releases
+from symile_clin.pipeline.refusals import refusals_shown
 from symile_clin.pipeline.resuming import WORK_DIR, Workplace, resumable
 from symile_clin.pipeline.tracked import open_tracker
 from symile_clin.progress import Progress
@@ -158,7 +159,7 @@ def build_cohort(
     Raises:
         ConfigError, NotFoundError: a spec or option that cannot be understood.
         SourceError: a directory or table that is missing or is not what its format says.
-        CohortError: no samples, or too few for the splits.
+        CohortError: no samples, too few for the splits, or more refused files than the spec allows.
         BusyError: another process is building the same cohort.
     """
     given = {
@@ -195,7 +196,7 @@ def build_cohort(
     for change in drift(found["inputs"].get("tables", []), inputs["tables"]) if found is not None else []:
         progress.say(f"  {change}.")
     releases = tell_releases(roots, spec=cohort_spec.name, progress=progress)
-    with resumable(out, progress) as place:
+    with refusals_shown(out), resumable(out, progress) as place:
         _build(place, out, cohort_spec, modalities, roots, inputs, releases, chosen, workers, progress, started)
     cohort = open_cohort(out)
     result = _result(cohort, skipped=False)

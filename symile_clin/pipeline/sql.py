@@ -121,6 +121,7 @@ def cohort_sql(
                 attrition=Attrition(index),
                 answers=Answers(None),
                 workers=workers,
+                max_refused=cohort_spec.max_refused,
             )
             chooser.in_window()
             note(f"{name} in the window")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from symile_clin import files
 from symile_clin.errors import SourceError
 from symile_clin.sources.archive import open_archive
+from symile_clin.sources.checksums import SUMS, listed_digests
 from symile_clin.sources.csv_table import read_csv, used_schema
 from symile_clin.sources.parquet_table import read_parquet
 from symile_clin.sources.tables import TableSpec
@@ -23,8 +23,6 @@ from symile_clin.sources.tables import TableSpec
 CONVERTER_VERSION: Final = 2
 #: A scan skips row groups by their least and greatest values, and reads several of them side by side.
 ROWS_PER_GROUP: Final = 1 << 20
-SUMS: Final = "SHA256SUMS.txt"
-_SUM: Final = re.compile(rb"([0-9a-fA-F]{64})\s+\*?(?:\./)?(.+?)\s*")
 
 
 @dataclass(frozen=True)
@@ -123,14 +121,5 @@ def _write(spec: TableSpec, tables: Generator[pa.Table, None, None], target: Pat
 
 def _listed(root: Path, path: Path) -> str | None:
     """The digest that the source's SHA256SUMS.txt has for a file."""
-    wanted = path.relative_to(root).as_posix().encode()
-    try:
-        with (root / SUMS).open("rb") as lines:
-            for line in lines:
-                # a hundred thousand lines: most are passed over at sight
-                match = _SUM.fullmatch(line) if wanted in line else None
-                if match is not None and match[2] == wanted:
-                    return match[1].decode().lower()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    return None
+    name = path.relative_to(root).as_posix()
+    return listed_digests(root, [name]).get(name)

@@ -29,7 +29,7 @@ def read_parquet(spec: TableSpec, path: Path) -> Generator[pa.Table, None, None]
     """
     schema = used_schema(spec)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             check_columns(spec, path, names)
             present = [name for name in schema.names if name in names]

@@ -92,6 +92,7 @@ class CXR(Modality):
     synthetic_only: ClassVar[tuple[TableSpec, ...]] = (DICOM_RECORDS, DICOM_STUDIES)
     other_files: ClassVar[Mapping[str, str]] = {DICOM_RECORDS.source: "files=dicom"}
     synthetic_factors: ClassVar[int] = synthetic.FACTORS
+    after_unreadable: ClassVar[Literal["next", "drop"]] = "drop"
     options: CxrOptions
 
     @property
@@ -176,10 +177,10 @@ class CXR(Modality):
         """The picture, and its valid height and width."""
         path = paths.inside(source, row["path"])
         if path is None:
-            return Refusal(Reason.OUTSIDE, then="drop")
+            return Refusal(Reason.OUTSIDE, then=self.after_unreadable)
         picture = self._decode(path, self.options.files, row)
         if isinstance(picture, Refusal):
-            return replace(picture, then="drop")
+            return replace(picture, then=self.after_unreadable)
         return self._stored(picture)
 
     def _decode(self, path: Path, files: Literal["jpg", "dicom"], row: Row) -> NDArray[np.uint8] | Refusal:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from symile_clin.modalities.base import Reason, Refusal
+from symile_clin.modalities.cxr.holes import has_hole
 from symile_clin.modalities.cxr.resize import shrink
 from symile_clin.modalities.whole_file import read_whole
 
@@ -69,6 +70,8 @@ def read_xray(path: Path, *, short_side: int, long_side: int) -> NDArray[np.uint
     if not data.rstrip(b"\0").endswith(END_OF_IMAGE):
         # the decoder would fill the rest with grey
         return Refusal(Reason.TRUNCATED, "no end-of-image marker")
+    if has_hole(data):
+        return Refusal(Reason.TRUNCATED, "a run of zero bytes within the picture")
     picture = _decode(data)
     return picture if isinstance(picture, Refusal) else fit(picture, short_side=short_side, long_side=long_side)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,12 @@ class EcgOptions(RoomOptions):
     """Keys of an ECG modality in a cohort spec.
 
     Attributes:
+        flat_leads: "keep" takes a record some of whose leads are flat for all ten seconds (the paper's rule), "refuse"
+            gives way to the next. One whose leads all are is refused in any case.
         stored: "own" arrays, or those of a release that was imported: scaled once and for all.
     """
 
+    flat_leads: Literal["keep", "refuse"] = "keep"
     stored: Stored = "own"
 
 
@@ -126,7 +129,13 @@ class ECG(Modality):
         # the record has two files, either of which may be a link
         if any(paths.inside(source, file) is None for file in self.files(row)):
             return Refusal(Reason.OUTSIDE)
-        return read_ecg(source / row["path"])
+        return self._unless_flat(read_ecg(source / row["path"]))
+
+    def _unless_flat(self, ecg: Ecg | Refusal) -> Ecg | Refusal:
+        if self.options.flat_leads == "keep" or isinstance(ecg, Refusal):
+            return ecg
+        flat = int((ecg.signal == ecg.signal[0]).all(axis=0).sum())
+        return Refusal(Reason.CONSTANT, f"flat leads: {flat}") if flat else ecg
 
     def collect(self, chosen: pd.DataFrame) -> pd.DataFrame:
         """Study, time and path of the chosen records."""
@@ -177,7 +186,7 @@ class ECG(Modality):
     def read_query(self, path: Path, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002  nothing is fitted
         """A WFDB record by the rules of `read`; its path with or without .hea or .dat."""
         record = path.with_suffix("") if path.suffix in (".hea", ".dat") else path
-        ecg = read_ecg(record) if record.name else Refusal(Reason.MISSING)  # "." and "/" name no file
+        ecg = self._unless_flat(read_ecg(record)) if record.name else Refusal(Reason.MISSING)  # "." and "/"
         if isinstance(ecg, Refusal):
             whole = replace(ecg, detail="a record is a .hea and a .dat") if ecg.reason == Reason.MISSING else ecg
             raise refused(path, whole)
