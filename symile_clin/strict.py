@@ -165,9 +165,16 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"{error.problem}" + (f" in line {mark.line + 1}" if mark is not None else "")
 
 
+class _WritesOut(yaml.SafeDumper):
+    """Safe YAML without aliases, which `load_yaml` refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  the signature of PyYAML
+        return True
+
+
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML text of plain settings, keys in their given order."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(dict(values), Dumper=_WritesOut, sort_keys=False, allow_unicode=True, width=110)
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

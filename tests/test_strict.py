@@ -127,3 +127,9 @@ def test_presets_travel_in_the_wheel_and_a_checkout_comes_first(
     assert strict.preset_folder("cohorts") == site / "presets" / "cohorts", "a stray folder is not a checkout"
     (tmp_path / "site-packages" / "pyproject.toml").touch()
     assert strict.preset_folder("cohorts") == tmp_path / "site-packages" / "cohorts"
+
+
+def test_what_is_written_twice_is_written_out(tmp_path: Path) -> None:
+    shared = {"start": 1, "end": 2.0}
+    (tmp_path / "x.yaml").write_text(strict.dump_yaml({"a": shared, "b": shared}))
+    assert strict.load_yaml(tmp_path / "x.yaml") == {"a": shared, "b": shared}
