@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,12 @@ def test_a_changed_lead_that_keeps_another_leads_sum_is_found(record: Path) -> N
         (lambda text: text.replace(" 12 500", " 1200000000 500"), Reason.WRONG_FORMAT),
         (lambda text: text.replace(" 12 500", " 0 500"), Reason.WRONG_FORMAT),
         (lambda text: text + text.split("\n")[1] + "\n", Reason.UNDECODABLE),
+        # found by scripts/fuzz.py: a date that is none, and fields that are not there
+        (lambda text: text.replace("01/03/2150", "01/13/2150"), Reason.UNDECODABLE),
+        (lambda text: text.replace("12:00:00", "12:61:00"), Reason.UNDECODABLE),
+        (lambda text: text.replace(" 0 I\n", " 0\n"), Reason.WRONG_FORMAT),
+        (lambda text: re.sub(r"(/mV 16 0) .*", r"\1", text), Reason.WRONG_FORMAT),
+        (lambda text: re.sub(r"(\.dat 16) .*", r"\1", text), Reason.WRONG_FORMAT),
         (lambda _: "", Reason.TRUNCATED),
         (lambda _: "\0\1\2", Reason.UNDECODABLE),
         (lambda _: "40000001/3 12 500 5000\nseg1 1000\nseg2 2000\nseg3 2000\n", Reason.OUTSIDE),

@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,10 @@ MAX_SIGNAL_BYTES: Final = 1 << 20  #: MIMIC's have 120,000
 #: Formats whose files are as long as their signals; others are compressed.
 FORMATS: Final = frozenset({"8", "16", "24", "32", "61", "80", "160", "212", "310", "311"})
 
-_RECORD: Final = re.compile(rf"(?P<name>[\w-]+) {len(LEADS)} {RATE_HZ} {SAMPLES}(?: [\d:.]+ [\d/]+)?")
+_RECORD: Final = re.compile(
+    rf"[\w-]+ {len(LEADS)} {RATE_HZ} {SAMPLES}"
+    r"(?: (?P<time>\d\d:\d\d:\d\d)(?:\.\d{1,6})? (?P<date>\d\d/\d\d/\d{4}))?"
+)
 _LEAD: Final = re.compile(
     r"(?P<file>[\w-]+\.dat) 16 (?P<gain>\d{1,9}(?:\.\d{1,9})?)\((?P<baseline>-?\d{1,5})\)/mV 16 0 -?\d{1,5} "
     r"(?P<checksum>-?\d{1,5}) 0 "
@@ -103,7 +107,7 @@ def _parse_strict(head: bytes, data_name: str) -> _Header | None:
     except UnicodeDecodeError:
         return None
     lines = [line.rstrip() for line in lines if line and not line.startswith("#")]
-    if len(lines) != 1 + len(LEADS) or not _RECORD.fullmatch(lines[0]):
+    if len(lines) != 1 + len(LEADS) or not _is_record(lines[0]):
         return None
     matches = [_LEAD.fullmatch(line) for line in lines[1:]]
     found = [match for match in matches if match is not None and match["file"] == data_name]
@@ -115,6 +119,18 @@ def _parse_strict(head: bytes, data_name: str) -> _Header | None:
         baselines=tuple(int(match["baseline"]) for match in found),
         checksums=tuple(int(match["checksum"]) for match in found),
     )
+
+
+def _is_record(line: str) -> bool:
+    """Whether a record line is MIMIC's, with a time that there is, if it has one."""
+    match = _RECORD.fullmatch(line)
+    if match is None or match["date"] is None:
+        return match is not None
+    try:
+        datetime.strptime(f"{match['date']} {match['time']}", "%d/%m/%Y %H:%M:%S")
+    except ValueError:
+        return False
+    return True
 
 
 def _read_any(record: Path, head: bytes, data_name: str) -> tuple[_Header, NDArray[np.int16]] | Refusal:
@@ -138,8 +154,10 @@ def _read_any(record: Path, head: bytes, data_name: str) -> tuple[_Header, NDArr
         return Refusal(Reason.NAN)
     if raw.d_signal.min() <= NOT_MEASURED or raw.d_signal.max() > np.iinfo(np.int16).max:
         return Refusal(Reason.WRONG_FORMAT, "values beyond 16 bits")
-    found = _Header(tuple(raw.sig_name), tuple(raw.adc_gain), tuple(raw.baseline), tuple(raw.checksum))
-    return found, raw.d_signal.astype(np.int16)
+    fields = [tuple(field or ()) for field in (raw.sig_name, raw.adc_gain, raw.baseline, raw.checksum)]
+    if any(len(field) != len(LEADS) or None in field for field in fields):
+        return Refusal(Reason.WRONG_FORMAT, "a header without names, gains, baselines or checksums")
+    return _Header(*fields), raw.d_signal.astype(np.int16)
 
 
 def _refuse_header(header: Any, data_name: str) -> Refusal | None:
