@@ -17,12 +17,13 @@ from symile_clin.modalities.base import Modality
 from symile_clin.pipeline.models import build_model
 from symile_clin.pipeline.published import start_from, weights_of
 from symile_clin.pipeline.runs import Run, open_run, signature
-from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.tracked import open_tracker, recorded
 from symile_clin.pipeline.unfinished import Unfinished
 from symile_clin.progress import Progress
 from symile_clin.ranks import Ranks
 from symile_clin.schema import CONFIG
 from symile_clin.tracking import NullTracker, Tracker
+from symile_clin.tracking.journal import FOLDER, TRAINING
 from symile_clin.training.distributed import check_same
 from symile_clin.training.fit import FitResult, fit
 from symile_clin.training.stopping import Stop, noted_signals
@@ -67,10 +68,11 @@ def train_to_the_end(
                 log_patient_level=log_patient_level,
                 allow_remote_tracking=allow_remote_tracking,
                 resume=begun.started["tracked_as"],
+                journal=directory / FOLDER / TRAINING,
                 progress=progress,
             )
             begun.track(tracker.run_id)
-            tracker.params(flatten(config))
+            tracker.params(recorded(flatten(config)))
             tracker.artifact(directory / CONFIG, patient_level=False)
             result = _fit(
                 begun,

@@ -15,6 +15,7 @@ from symile_clin.modalities.base import Modality
 from symile_clin.pipeline.reserved import reserve
 from symile_clin.schema import CONFIG, MANIFEST
 from symile_clin.strict import load_yaml, nearest
+from symile_clin.tracking.journal import tracked_as
 
 #: Key of a manifest whose run was trained elsewhere: file and digest of the checkpoint it was taken from.
 ADOPTED: Final = "adopted"
@@ -40,8 +41,8 @@ class Run:
 
     @property
     def tracked_as(self) -> str | None:
-        """The tracking store's id of the run, if it was tracked."""
-        run_id: str | None = self.manifest["tracked_as"]
+        """The tracking store's id of the run, if it was tracked, or was delivered since."""
+        run_id: str | None = tracked_as(self.path) or self.manifest["tracked_as"]
         return run_id
 
     def touch(self) -> None:

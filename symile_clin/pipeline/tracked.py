@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from symile_clin.data.store import Cohort
 from symile_clin.pipeline.runs import Run
 from symile_clin.progress import Progress
 from symile_clin.tracking import Artifact, NullTracker, Tracker, add_results, resume_run, start_run
+from symile_clin.tracking.delivery import remedy, resume_journaled, start_journaled
+from symile_clin.tracking.journal import FOLDER
 
 EXPERIMENT = "symile-clin"
 
@@ -26,6 +30,8 @@ def open_tracker(
     description: str | None = None,
     parent_run_id: str | None = None,
     resume: str | None = None,
+    journal: Path | None = None,
+    adds_to_training: bool = False,
     progress: Progress,
 ) -> Tracker:
     """Start a tracked run with the tags that every run has, or go on with one.
@@ -36,42 +42,59 @@ def open_tracker(
         cohort_hash: links the runs of one cohort.
         synthetic: synthetic patients' pictures and embeddings are recorded without asking.
         log_patient_level: record real patients', too; said in the tags.
-        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
+        allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere; said in the tags.
         description: Markdown that the store shows with the run.
         parent_run_id: the training run of an evaluation.
         resume: id of a run to go on with.
+        journal: file in which all that the run is told is kept, so that `track sync` can deliver it where the store
+            fails; with one that is there, the run that it is of is gone on with.
+        adds_to_training: see `Journal.begin`.
 
     Raises:
         TrackingError: a kind of store that is not allowed.
     """
     if tracking_uri is None:
         return NullTracker()
+    store: dict[str, Any] = {
+        "uri": tracking_uri,
+        "allow_patient_level": synthetic or log_patient_level,
+        "allow_remote": allow_remote_tracking,
+        "progress": progress,
+    }
+    if journal is not None and journal.exists():
+        return resume_journaled(journal, **store)
     if resume is not None:
-        return resume_run(
-            uri=tracking_uri,
-            run_id=resume,
-            allow_patient_level=synthetic or log_patient_level,
-            allow_remote=allow_remote_tracking,
-            progress=progress,
-        )
-    return start_run(
-        uri=tracking_uri,
-        experiment=EXPERIMENT,
-        run_name=run_name,
-        tags={
+        return resume_run(run_id=resume, **store)
+    begun: dict[str, Any] = {
+        "experiment": EXPERIMENT,
+        "run_name": run_name,
+        "tags": {
             "kind": kind,
             "cohort": cohort_name,
             "cohort_hash": cohort_hash,
             "patients": "synthetic" if synthetic else "real",
             "patient_level_artifacts": str(synthetic or log_patient_level).lower(),
+            "remote_tracking": str(allow_remote_tracking).lower(),
             **(tags or {}),
         },
-        description=description,
-        parent_run_id=parent_run_id,
-        allow_patient_level=synthetic or log_patient_level,
-        allow_remote=allow_remote_tracking,
-        progress=progress,
-    )
+        "parent_run_id": parent_run_id,
+    }
+    if journal is not None:
+        return start_journaled(journal, synthetic=synthetic, adds_to_training=adds_to_training, **begun, **store)
+    return start_run(description=description, **begun, **store)
+
+
+def recorded(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Settings as they are recorded: flat, with dotted names, and of a path its last part, for the folders of a machine
+    are nobody else's."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= recorded(value, f"{name}.")
+        else:
+            flat[name] = Path(value).name if isinstance(value, str) and "/" in value else value
+    return flat
 
 
 def track_results(
@@ -98,6 +121,8 @@ def track_results(
     Raises:
         TrackingError: the store is not allowed.
     """
+    journal = run.path / FOLDER / f"{kind}-{split if trained_here else f'{cohort.name}-{split}'}.jsonl"
+    journal.unlink(missing_ok=True)  # its files have others' places now
     tracker = open_tracker(
         tracking_uri,
         kind=kind,
@@ -109,6 +134,8 @@ def track_results(
         allow_remote_tracking=allow_remote_tracking,
         tags={"objective": run.config["objective"]["name"], "split": split, "device": device},
         parent_run_id=run.tracked_as,
+        journal=journal,
+        adds_to_training=trained_here,
         progress=progress,
     )
     tracker.metrics(metrics)
@@ -123,5 +150,6 @@ def track_results(
             artifacts=artifacts,
             allow_patient_level=cohort.synthetic or log_patient_level,
             allow_remote=allow_remote_tracking,
+            remedy=remedy(run.path, tracking_uri),
             progress=progress,
         )

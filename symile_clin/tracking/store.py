@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from symile_clin import files
 from symile_clin.errors import TrackingError
@@ -22,14 +23,22 @@ from symile_clin.errors import TrackingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: Environment of this process and of the UI's server; what the user has set stands.
+#: Environment of this process and of the UI's server; what the user has set stands. Telemetry is off from the package's
+#: __init__ on, for MONAI imports MLflow, too.
 QUIET_MLFLOW: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+#: How long a server may keep the work waiting: MLflow by itself tries for minutes. A try of 10 s and two more.
+PATIENCE: Mapping[str, str] = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
 #: Beside the database; where an MLflow server started there looks by itself.
 ARTIFACTS_FOLDER = "mlartifacts"
 _ARTIFACTS_SCHEME = "mlflow-artifacts:/"
+_LOCAL_SCHEMES = ("", "file", "mlflow-artifacts")
 
 
 def database_of(uri: str, *, allow_remote: bool = False) -> Path | None:
@@ -53,10 +62,33 @@ def database_of(uri: str, *, allow_remote: bool = False) -> Path | None:
     return None
 
 
+def refuse_remote_artifacts(database: Path) -> None:
+    """Refuse a local database whose experiments keep their files elsewhere: nothing may leave this machine unasked.
+
+    Raises:
+        TrackingError: one does.
+    """
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    except sqlite3.Error:  # new, damaged or another's: whoever opens it says so
+        return
+    for name, location in found:
+        place = urlsplit(location or "")
+        if place.scheme not in _LOCAL_SCHEMES or place.netloc not in ("", "localhost"):
+            raise TrackingError(
+                f"files of experiment '{name}' in {database} go to {place.scheme}://, which may be on another machine",
+                expected="a store that keeps them here",
+                remedy="Name another store with --tracking-uri; if that place is yours, say --allow-remote-tracking",
+            )
+
+
 @contextmanager
 def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
     """A client of the store; a local one under its lock, for processes that open a new one race in its migrations."""
-    for key, value in QUIET_MLFLOW.items():
+    for key, value in {**QUIET_MLFLOW, **PATIENCE}.items():
         os.environ.setdefault(key, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's dependencies deprecate each other
