@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+#: Says whether the store may be on another machine.
+REMOTE_TAG = "remote_tracking"
+
 
 @dataclass(frozen=True)
 class Delivered:
@@ -190,7 +193,8 @@ def deliver(
         content = _Content(journal.numbers, journal.artifacts, allowed)
         found = _complete(client, run, database, content, params=journal.params, tags=tags)
         if parent_run_id is not None and begun["adds_to_training"]:
-            more = _complete(client, client.get_run(parent_run_id), database, content, params={}, tags={})
+            shown = {PATIENT_LEVEL_TAG: "true"} if any(level for *_, level in journal.artifacts) and allowed else {}
+            more = _complete(client, client.get_run(parent_run_id), database, content, params={}, tags=shown)
             found = [one + other for one, other in zip(found, more, strict=True)]
         status = None
         if journal.end is not None and run.info.status != journal.end[0]:
