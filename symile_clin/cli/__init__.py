@@ -15,6 +15,7 @@ from symile_clin import __version__
 from symile_clin.cli.cohorts import cohort, synth
 from symile_clin.cli.measures import audit, compare, evaluate, information, probe, report
 from symile_clin.cli.runs import demo, export, train, ui, xor
+from symile_clin.cli.track import track
 from symile_clin.cli.vectors import embed, index, search
 from symile_clin.errors import SymileClinError
 
@@ -52,6 +53,7 @@ for _command in (
     demo,
     xor,
     ui,
+    track,
 ):
     cli.add_command(_command)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.auditing import audit as audit
     from symile_clin.pipeline.cohorts import build_cohort as build_cohort
     from symile_clin.pipeline.comparison import compare as compare
+    from symile_clin.pipeline.delivering import sync_tracking as sync_tracking
     from symile_clin.pipeline.describe import describe_cohort as describe_cohort
     from symile_clin.pipeline.difference import diff_cohorts as diff_cohorts
     from symile_clin.pipeline.embeddings import embed as embed
@@ -55,6 +56,7 @@ _HOME = {
     "report": "reporting",
     "search": "searching",
     "probe": "probing",
+    "sync_tracking": "delivering",
     "synth": "synthesis",
     "train": "training",
     "ui": "server",
