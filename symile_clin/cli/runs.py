@@ -85,11 +85,17 @@ def xor(tracking_uri: str, no_tracking: bool, **arguments: Any) -> None:
 
 @click.command()
 @click.option("--tracking-uri", default=TRACKING_URI, show_default=True, help="MLflow store to show.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option(
+    "--allow-other-machines",
+    is_flag=True,
+    help="Let --host be an address that others reach. It has no password; the agreement is yours to keep.",
+)
 @output_options
 def ui(**arguments: Any) -> None:
     """Open MLflow's own UI on loopback.
 
-    It is served to this machine only; Ctrl-C ends it.
+    It is served to this machine only; Ctrl-C ends it. From elsewhere, tunnel: ssh -L 5000:127.0.0.1:5000 MACHINE.
     """
     call("ui", **arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from symile_clin.errors import BusyError, NotFoundError, TrackingError
-from symile_clin.pipeline.server import ALLOWED_HOSTS, HOST, ui
+from symile_clin.pipeline.server import HOST, allowed_hosts, ui
 from symile_clin.progress import Quiet
 
 
@@ -41,13 +41,28 @@ def test_a_damaged_store_is_said_at_once(tmp_path: Path) -> None:
         ui(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", progress=Quiet())
 
 
-def test_only_this_machines_own_names_are_let_in() -> None:
+def test_only_this_machines_own_names_are_let_in_by_mlflow_too() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's dependencies deprecate each other
         from mlflow.server.security_utils import is_allowed_host_header
 
-    allowed = ALLOWED_HOSTS.split(",")
-    for host in ("localhost", "localhost:5000", "127.0.0.1:8080"):
+    allowed = allowed_hosts(HOST).split(",")
+    for host in ("localhost", "localhost:5000", "127.0.0.1:8080", "[::1]", "[::1]:5000"):
         assert is_allowed_host_header(allowed, host)
-    for host in ("10.attacker.example.com", "192.168.0.1", "localhost.example.com", "127.0.0.1.example.com", ""):
+    for host in (
+        "10.attacker.example.com",
+        "192.168.0.1",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        ":5000",
+        "",
+    ):
         assert not is_allowed_host_header(allowed, host)
+
+
+def test_an_address_that_is_allowed_adds_its_own_name_and_no_other() -> None:
+    assert set(allowed_hosts("192.168.0.7").split(",")) - set(allowed_hosts(HOST).split(",")) == {
+        "192.168.0.7",
+        "192.168.0.7:*",
+    }
+    assert allowed_hosts("::1") == allowed_hosts(HOST)
