@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 
 class SymileClinError(Exception):
@@ -72,8 +73,30 @@ class WorkerError(SymileClinError):
     """Worker processes that do not stay alive."""
 
 
+class Refused(NamedTuple):
+    """What a disk did not take, and why; for whoever knows more of what was to be written there."""
+
+    place: str
+    reason: str
+    is_full: bool
+
+
 class DiskError(SymileClinError):
-    """A disk without room for what is to be written."""
+    """A disk without room for what is to be written, or that does not take it for another reason.
+
+    Args:
+        refused: how that showed, where it was found out by writing.
+    """
+
+    def __init__(
+        self, found: str, *, expected: str | None = None, remedy: str | None = None, refused: Refused | None = None
+    ) -> None:
+        super().__init__(found, expected=expected, remedy=remedy)
+        self.refused = refused
+
+    def __reduce__(self) -> tuple[object, ...]:
+        kept = partial(DiskError, expected=self.expected, remedy=self.remedy, refused=self.refused)
+        return kept, (self.found,)
 
 
 class TrainingError(SymileClinError):

@@ -10,25 +10,31 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from symile_clin import __version__
-from symile_clin.errors import BusyError, DiskError, MismatchError
+from symile_clin import __version__, disk
+from symile_clin.errors import BusyError, MismatchError
 from symile_clin.schema import MANIFEST
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; fsynced and renamed to `path` when the block ends well, removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary sibling to write to; fsynced and renamed to `path` when the block ends well, removed otherwise.
+
+    Raises:
+        DiskError: the disk does not take it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with disk.writing(path, temporary=temporary):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,40 +63,44 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits and bytes that are no text, too
         raise MismatchError(f"{path} is not valid JSON: {error}", remedy="Rebuild the directory it is in") from None
 
 
 @contextmanager
-def atomic_directory(path: Path, *, keep: str | None = None) -> Iterator[Path]:
+def atomic_directory(path: Path, *, keep: str | None = None, needed: int | None = None) -> Iterator[Path]:
     """A private sibling directory to fill; renamed to `path` (replacing an old one) when the block ends well.
 
     Args:
         keep: a folder in it whose content outlives a block that fails or is killed, for the next one to go on with.
             After a block that ends well it is gone.
+        needed: bytes that it will hold, where that is known.
 
     Raises:
         BusyError: another process is filling the same directory.
+        DiskError: the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = building(path)
-    with lock(path.with_name(f".{path.name}.lock")):
+    with ExitStack() as held:
+        with disk.writing(path, needed=needed):
+            held.enter_context(lock(path.with_name(f".{path.name}.lock")))
         recover(path)
         _clear(temporary, keep)
-        temporary.mkdir(exist_ok=True)
         try:
-            yield temporary
-            if keep is not None:
-                shutil.rmtree(temporary / keep, ignore_errors=True)
-            # A disk takes many flushes at once far better than thousands one by one.
-            with ThreadPoolExecutor(16) as threads:
-                within = [entry for entry in temporary.rglob("*") if entry.is_file() or entry.is_dir()]
-                list(threads.map(_sync, [*within, temporary]))
-            if path.exists():
-                _replace(path, temporary)
-            else:
-                temporary.rename(path)
-            _sync(path.parent)
+            with disk.writing(path, temporary=temporary, needed=needed):
+                temporary.mkdir(exist_ok=True)
+                yield temporary
+                if keep is not None:
+                    shutil.rmtree(temporary / keep, ignore_errors=True)
+                # A disk takes many flushes at once far better than thousands one by one.
+                with ThreadPoolExecutor(16) as threads:
+                    within = [entry for entry in temporary.rglob("*") if entry.is_file() or entry.is_dir()]
+                    list(threads.map(_sync, [*within, temporary]))
+                if path.exists():
+                    _replace(path, temporary)
+                else:
+                    temporary.rename(path)
+                _sync(path.parent)
         finally:
             _clear(temporary, keep)
 
@@ -149,27 +159,7 @@ def _exchange(first: Path, second: Path) -> bool:
     return done == 0
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Look before writing whether a disk has room.
-
-    Args:
-        needed: bytes.
-
-    Raises:
-        DiskError: it has not.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskError(
-            f"the disk of {folder} has {free / 1e9:,.1f} GB free",
-            expected=f"{needed / 1e9:,.1f} GB",
-            remedy="Free some",
-        )
+require_space, size = disk.require_space, disk.size
 
 
 @contextmanager
@@ -178,13 +168,16 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         BusyError: someone else holds it and `wait` is false.
+        DiskError: the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    name = path.name.removeprefix(".").removesuffix(".lock")
+    with disk.writing(path.with_name(name)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            name = path.name.removeprefix(".").removesuffix(".lock")
             raise BusyError(
                 f"another process is writing {path.parent / name}", remedy="Wait for it or choose another place"
             ) from None

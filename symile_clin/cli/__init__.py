@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -62,7 +63,13 @@ def main() -> NoReturn:
     """Entry point: run the command line and leave with the documented exit code."""
     os.umask(0o077)  # what is derived from patients is the user's alone
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # said already; Python would try once more, and say it in many lines
+        _leave_stdout()
+        code = code or 1
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -83,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     except SymileClinError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 1
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
@@ -92,8 +99,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"symile-clin: {message}", err=True)
+    with suppress(OSError):  # stderr may be a file on the same full disk: the code says it still
+        click.echo(f"symile-clin: {message}", err=True)
     return code
+
+
+def _leave_stdout() -> None:
+    """Let what could not be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a handler

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import click
 
 from symile_clin.cli.source_options import Command
+from symile_clin.disk import writing
 from symile_clin.schema import TRACKING_URI
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -36,10 +37,10 @@ def call(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
     if not ranks.is_first:
         as_json, quiet = False, True
     result: Result = getattr(pipeline, command)(progress=Quiet() if quiet else Console(), **arguments)
-    if as_json:
-        click.echo(json.dumps(result.record(), allow_nan=False))
-    elif not quiet:
-        click.echo(result.text())
+    if as_json or not quiet:
+        shown = json.dumps(result.record(), allow_nan=False) if as_json else result.text()
+        with writing(Path("stdout"), needed=len(shown.encode())):
+            click.echo(shown)
     code = getattr(result, "exit_code", 0)  # of commands whose answer may be no
     if code:
         raise click.exceptions.Exit(code)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
 
-from symile_clin import files
+from symile_clin import disk
 from symile_clin.data.store import Rows, StoredArray
 from symile_clin.modalities.base import ArraySpec
 
@@ -36,7 +36,7 @@ def join_shards(parts: Sequence[Path], places: Rows, folder: Path, array: str, s
         DiskError: there is not enough room.
     """
     dtype, shape = np.dtype(spec.dtype), (len(places), *spec.shape)
-    files.require_space(folder, math.prod(shape) * dtype.itemsize)
+    disk.require_space(folder, math.prod(shape) * dtype.itemsize, what=f"{array}.npy")
     target = folder / f"{array}.npy"
     total = _start_hash(dtype, shape)
     with target.open("wb") as handle:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.cohort.reading import Shards
 from symile_clin.data.candidates import CandidateLists, draw_candidates, draw_matched, write_candidates
 from symile_clin.data.inputs import write_inputs
@@ -220,7 +220,7 @@ def _write_linked(
     entries: dict[str, dict[str, Any]] = {}
     for array, spec in modality.arrays.items():
         shape = (len(samples), *spec.shape)
-        files.require_space(folder, math.prod(shape) * np.dtype(spec.dtype).itemsize)
+        disk.require_space(folder, math.prod(shape) * np.dtype(spec.dtype).itemsize, what=f"{array}.npy")
         entries[array] = one_part(np.dtype(spec.dtype), shape, f"{array}.npy", "")
     modality.write_arrays(samples, state, folder)
     return {array: {**entry, "sha256": stored_sha256(StoredArray(folder, entry))} for array, entry in entries.items()}

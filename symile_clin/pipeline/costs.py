@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from symile_clin.disk import amount
 from symile_clin.modalities.base import Modality
 from symile_clin.pipeline.opened import Opened
 from symile_clin.sources.glance import Glance
@@ -81,13 +82,13 @@ class Cost:
     def text(self) -> str:
         """A few lines."""
         lines = [
-            f"About {duration(self.total_seconds)}, {size(self.memory)} of memory and {size(self.total_disk)} of disk, "
-            f"for {self.samples:,} samples ({self.assumption})."
+            f"About {duration(self.total_seconds)}, {amount(self.memory)} of memory and "
+            f"{amount(self.total_disk)} of disk, for {self.samples:,} samples ({self.assumption})."
         ]
         lines += [f"  {duration(part.amount):>10}  {part.what}: {part.how}" for part in self.seconds]
-        lines += [f"  {size(part.amount):>10}  {part.what}: {part.how}" for part in self.disk]
+        lines += [f"  {amount(part.amount):>10}  {part.what}: {part.how}" for part in self.disk]
         if self.temporary:
-            lines.append(f"  {size(self.temporary):>10}  temporary, while it runs; the engine may spill more")
+            lines.append(f"  {amount(self.temporary):>10}  temporary, while it runs; the engine may spill more")
         lines += [f"  {'not known':>10}  {what}" for what in self.unknown]
         return "\n".join(lines)
 
@@ -205,11 +206,3 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes in the unit a person would use."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.config import RunConfig, encoder_options, resolve_config
 from symile_clin.data.store import Cohort
 from symile_clin.errors import ConfigError
@@ -112,7 +112,7 @@ def export_run(*, run: str | None = None, out: Path | None = None, progress: Pro
         )
         files.write_text(temporary / CARD, card)
         files.write_manifest(temporary, stage=STAGE, content={"files": files.listing(temporary)})
-    return ExportResult(run=opened.name, path=folder, bytes=files.size(folder))
+    return ExportResult(run=opened.name, path=folder, bytes=disk.size(folder))
 
 
 def _portable(config: RunConfig, modalities: Mapping[str, Modality]) -> RunConfig:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from symile_clin.pipeline.costs import size
+from symile_clin.disk import amount
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Machine:
 
     def text(self) -> str:
         """Two lines."""
-        memory = f"{size(self.memory)} of memory, " if self.memory else ""
+        memory = f"{amount(self.memory)} of memory, " if self.memory else ""
         engines = ", ".join(f"{name} {lack or 'ready'}" for name, lack in self.engines.items())
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
         place = "this folder" if self.folder == Path() else self.folder
-        return f"{cores}, {memory}{size(self.disk)} free in {place}\nEngines: {engines}"
+        return f"{cores}, {memory}{amount(self.disk)} free in {place}\nEngines: {engines}"
 
     def record(self) -> dict[str, Any]:
         """For programs."""

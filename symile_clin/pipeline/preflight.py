@@ -15,12 +15,13 @@ from symile_clin.cohort.index import index_tables
 from symile_clin.cohort.linking import further_keys
 from symile_clin.cohort.named_table import named_path
 from symile_clin.cohort.spec import CohortSpec, load_spec
+from symile_clin.disk import amount
 from symile_clin.errors import SourceError, SymileClinError
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.linked import INDEX_ROW
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.cohorts import DEFAULT_SPEC
-from symile_clin.pipeline.costs import estimate, size
+from symile_clin.pipeline.costs import estimate
 from symile_clin.pipeline.engines import DUCKDB, Engine
 from symile_clin.pipeline.inputs import source_tables
 from symile_clin.pipeline.machine import look_at_machine
@@ -291,12 +292,13 @@ def _look_at_room(found: Preflight) -> None:
     if found.cost.total_disk > machine.disk:
         found.problems.append(
             Problem(
-                f"{machine.folder} has {size(machine.disk)} free, but about {size(found.cost.total_disk)} are needed",
+                f"{machine.folder} has {amount(machine.disk)} free, "
+                f"but about {amount(found.cost.total_disk)} are needed",
                 "Make room, or choose another disk with --out",
             )
         )
     if machine.memory and found.cost.memory > machine.memory:
         found.notes.append(
-            f"{size(machine.memory)} of memory are free, but up to {size(found.cost.memory)} may be used: "
+            f"{amount(machine.memory)} of memory are free, but up to {amount(found.cost.memory)} may be used: "
             "fewer --workers help"
         )

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from symile_clin.disk import amount
 from symile_clin.evaluation.cohort_tables import table_text
-from symile_clin.pipeline.costs import Cost, size
+from symile_clin.pipeline.costs import Cost
 from symile_clin.pipeline.machine import Machine
 from symile_clin.pipeline.opened import Opened
 from symile_clin.pipeline.whereabouts import Problem
@@ -111,7 +112,7 @@ class Preflight:
                 {
                     "table": name,
                     "file": one.path.name,
-                    "size": size(one.bytes),
+                    "size": amount(one.bytes),
                     "rows": f"{one.rows:,}" if one.exact else f"~{_rounded(one.rows)} (estimated)",
                     "columns": _columns(one),
                     "Parquet": "kept" if name in self.kept else "as it is" if one.form == "parquet" else "to be made",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.cohort.spec import load_spec, parse_spec
 from symile_clin.data.release import ADMISSIONS, RELEASED_SPLITS, SOURCE, SUMS, array_path, read_document, table_path
 from symile_clin.data.release import verify_sums as verify_release
@@ -163,9 +163,9 @@ def export_cohort(*, cohort: Path | None = None, out: Path, seed: int = 0, progr
     forms = _forms(opened, modalities)
     check_exportable(opened, modalities)
     needed = bytes_needed(opened, forms)
-    files.require_space(next(folder for folder in out.absolute().parents if folder.exists()), needed)
+    disk.require_space(out, needed, what="its copy in the release's layout")
     progress.say(f"Writing cohort {opened.path} to {out}, about {needed / 1e9:,.1f} GB.")
-    with files.atomic_directory(out) as directory:
+    with files.atomic_directory(out, needed=needed) as directory:
         written = write_release(
             directory, cohort=opened, modalities=modalities, forms=forms, seed=seed, progress=progress
         )

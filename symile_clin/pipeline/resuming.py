@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from symile_clin import files
-from symile_clin.errors import DiskError
 from symile_clin.progress import Progress
 
 WORK_DIR: Final = "shards"
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def resumable(out: Path, progress: Progress) -> Iterator[Workplace]:
 
     Raises:
         BusyError: another process is building the same cohort.
-        DiskError: a disk is full.
+        DiskError: a disk does not take it.
     """
     work = files.building(out) / WORK_DIR
     died = any(files.building(out).glob("*"))
@@ -47,10 +44,7 @@ def resumable(out: Path, progress: Progress) -> Iterator[Workplace]:
             if work.is_dir():
                 progress.say("  going on with what a build that was cut short has read.")
             yield Workplace(directory, work, died)
-    except BaseException as error:
+    except BaseException:
         if any(work.glob("[!.]*")):
             progress.say(f"What was read is kept in {work}: the next build there need not read it again.")
-        if isinstance(error, OSError) and error.errno in FULL:
-            place = error.filename or files.building(out)
-            raise DiskError(f"the disk is full at {place}", remedy="Free some space and run it again") from None
         raise

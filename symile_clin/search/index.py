@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.data.store import Cohort
 from symile_clin.errors import CohortError
 from symile_clin.evaluation.embed import Embedded, require_finite
@@ -114,9 +114,9 @@ def write_index(path: Path, *, cohort: Cohort, of: Mapping[str, Any], batches: I
         DiskError: the disk is too small.
     """
     names: list[str] = of["modalities"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.require_space(path.parent, len(names) * len(cohort.samples) * int(of["dim"]) * 4)
-    with files.atomic_directory(path) as folder:
+    needed = matrix_bytes(names, len(cohort.samples), int(of["dim"]))
+    disk.require_space(path, needed, what="the embeddings")
+    with files.atomic_directory(path, needed=needed) as folder:
         norms = write_matrices(folder, names, batches, shape=(len(cohort.samples), int(of["dim"])))
         columns = [ROW, SPLIT, *map(present_column, names)]
         cohort.samples[columns].to_parquet(folder / ROWS, index=False)
@@ -126,6 +126,11 @@ def write_index(path: Path, *, cohort: Cohort, of: Mapping[str, Any], batches: I
     manifest = files.read_manifest(path)
     assert manifest is not None
     return Index(path, manifest)
+
+
+def matrix_bytes(names: Sequence[str], samples: int, dim: int) -> int:
+    """Size of the matrices that `write_matrices` writes."""
+    return len(names) * samples * dim * np.dtype(np.float32).itemsize
 
 
 def write_matrices(

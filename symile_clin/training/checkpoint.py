@@ -10,19 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.encoders.weights import load_exactly, read_state
-from symile_clin.errors import DiskError, MismatchError, NotFoundError
+from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.objectives.base import Objective
 from symile_clin.training.state import TrainingState, checked
 
 WEIGHTS = "model.safetensors"
 TRAINING_STATE = "training.pt"
 _OPTIMIZER = "optimizer"
+#: Of a tensor, beside its numbers: its name and place in the file's own lists.
+_LISTED_BYTES = 1024
+
+
+def checkpoint_bytes(model: nn.Module, objective: Objective) -> int:
+    """Size of a checkpoint: weights, AdamW's two moments of each, and what lists them. No less, and a little more."""
+    together = _together(model, objective)
+    weights, trained = list(together.state_dict().values()), list(together.parameters())
+    numbers: int = sum(tensor.nbytes for tensor in weights) + 2 * sum(tensor.nbytes for tensor in trained)
+    return numbers + _LISTED_BYTES * (len(weights) + 3 * len(trained) + 4)
 
 
 def save_checkpoint(
@@ -33,13 +42,11 @@ def save_checkpoint(
     Raises:
         DiskError: it could not be written; the old one is as it was.
     """
-    moments = optimizer.state_dict()
-    needed = _size(_together(model, objective).state_dict()) + _size(moments)
-    with _replaced(directory, needed=needed) as temporary:
+    with _replaced(directory, needed=checkpoint_bytes(model, objective)) as temporary:
         save_weights(temporary, model=model, objective=objective)
         # into an open file: given a path, torch does not say why it failed
         with (temporary / TRAINING_STATE).open("wb") as file:
-            torch.save({**vars(state), _OPTIMIZER: moments}, file)
+            torch.save({**vars(state), _OPTIMIZER: optimizer.state_dict()}, file)
 
 
 def copy_checkpoint(source: Path, directory: Path) -> None:
@@ -48,7 +55,7 @@ def copy_checkpoint(source: Path, directory: Path) -> None:
     Raises:
         DiskError: it could not be written; the old one is as it was.
     """
-    with _replaced(directory, needed=files.size(source)) as temporary:
+    with _replaced(directory, needed=disk.size(source)) as temporary:
         for file in (source / WEIGHTS, source / TRAINING_STATE):
             try:
                 os.link(file, temporary / file.name)
@@ -124,34 +131,15 @@ def _read(path: Path) -> tuple[TrainingState, dict[str, Any]]:
 
 @contextmanager
 def _replaced(directory: Path, *, needed: int) -> Iterator[Path]:
-    """`files.atomic_directory` for its owner's eyes, whose failures are all the disk's.
+    """`files.atomic_directory` for its owner's eyes.
 
     Args:
         needed: bytes.
     """
-    try:
-        with files.atomic_directory(directory) as temporary:
-            yield temporary
-            for file in temporary.iterdir():
-                file.chmod(0o600)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch's own words are of its archive, after the system's error; without one it is no disk's, but a device's
-        if isinstance(error, RuntimeError) and not isinstance(error.__context__, OSError):
-            raise
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise DiskError(
-            f"no checkpoint could be written to {directory}: {reason}",
-            expected=f"{needed / 1e6:,.1f} MB of room",
-            remedy="The one before is as it was",
-        ) from None
-
-
-def _size(values: object) -> int:
-    """Bytes of all tensors in a tree of dicts and lists."""
-    if isinstance(values, Tensor):
-        return values.nbytes
-    children = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-    return sum(map(_size, children))
+    with files.atomic_directory(directory, needed=needed) as temporary:
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o600)
 
 
 def _together(model: nn.Module, objective: Objective) -> nn.ModuleDict:

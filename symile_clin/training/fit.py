@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.data.candidates import CandidateLists
 from symile_clin.data.dataset import CohortDataset, training_loader
 from symile_clin.data.order import TrainingOrder
@@ -26,7 +26,7 @@ from symile_clin.progress import Progress
 from symile_clin.ranks import Ranks
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, LAST, METRICS_LOG
 from symile_clin.tracking import Tracker
-from symile_clin.training.checkpoint import copy_checkpoint, load_checkpoint, save_checkpoint
+from symile_clin.training.checkpoint import checkpoint_bytes, copy_checkpoint, load_checkpoint, save_checkpoint
 from symile_clin.training.device import MemoryFormat, Precision, autocast_type, put_on_device, reproducible
 from symile_clin.training.distributed import check_divisible, check_same, copy_from_first, with_shared_statistics
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
@@ -137,6 +137,10 @@ def fit(
         model = with_shared_statistics(model, ranks, device=device, embed_chunk=embed_chunk)
     put_on_device(model, device=device, memory_format=memory_format, compile=compile)
     objective.to(device)
+    if ranks.is_first:  # best, last, and the one that is being written
+        kept_bytes = 3 * checkpoint_bytes(model, objective)
+        there = disk.size(directory / CHECKPOINTS_DIR) if resume else 0
+        disk.require_space(directory, kept_bytes - there, what="its checkpoints")
     groups = parameter_groups([model, objective], weight_decay=weight_decay, decay_all=decay_all)
     optimizer = torch.optim.AdamW(groups, lr=lr)
     last, best = directory / CHECKPOINTS_DIR / LAST, directory / CHECKPOINTS_DIR / BEST
@@ -162,8 +166,9 @@ def fit(
         state.seconds = before + kept - began
         save_checkpoint(place, model=model, objective=objective, optimizer=optimizer, state=state)
 
+    log_path = directory / METRICS_LOG
     if ranks.is_first:  # what was logged after the checkpoint will be again
-        files.write_text(directory / METRICS_LOG, "".join(_lines(state, steps=order.steps)))
+        files.write_text(log_path, "".join(_lines(state, steps=order.steps)))
     for epoch, metrics in enumerate(state.history, start=1):
         tracker.metrics(metrics, step=epoch)  # it takes only what it does not have
 
@@ -244,7 +249,7 @@ def fit(
                     copy_checkpoint(best, last)
                 else:
                     keep(last)
-                with (directory / METRICS_LOG).open("a", encoding="utf-8") as log:
+                with disk.writing(log_path), log_path.open("a", encoding="utf-8") as log:
                     log.write(_lines(state, steps=order.steps)[-1])
             tracker.metrics(metrics, step=epoch)
             progress.say(
