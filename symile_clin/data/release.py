@@ -53,6 +53,20 @@ def array_path(root: Path, split: ReleasedSplit, stem: str) -> Path:
     return root / ARRAYS / split / f"{stem}_{split}.npy"
 
 
+def is_released_array(path: Path) -> bool:
+    """Whether a path is where a release has an array, and nothing but the path itself leads there."""
+    folder, split = path.parent.parent, path.parent.name
+    return (
+        path.is_absolute()
+        and "\0" not in str(path)
+        and folder.name == ARRAYS
+        and split in RELEASED_SPLITS
+        and path.name.endswith(f"_{split}.npy")
+        and (folder.parent / ADMISSIONS).is_file()
+        and path == path.resolve()
+    )
+
+
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """Some columns of one of the release's tables, numbers to the last bit.
 

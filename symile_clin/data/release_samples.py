@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from symile_clin.data.candidates import CandidateLists
+from symile_clin.data.npy import map_npy
 from symile_clin.data.release import (
     ADMISSIONS,
     ADMITTIME,
@@ -115,10 +116,9 @@ def map_array(root: Path, split: ReleasedSplit, stem: str) -> NDArray[Any]:
     if not path.is_file():
         raise SourceError(f"no {path.relative_to(root)} in {root}", expected=f"the folder of the {SOURCE}")
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        return map_npy(path)
+    except ValueError:
         raise SourceError(f"{path.name} is damaged or cut short", expected="a .npy file", remedy=REMEDY) from None
-    return array
 
 
 def _of_split(root: Path, split: Split, columns: list[str]) -> pd.DataFrame:

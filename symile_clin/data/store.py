@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from symile_clin import files
 from symile_clin.data.candidates import CandidateLists, read_candidates
+from symile_clin.data.npy import map_npy
+from symile_clin.data.release import is_released_array
 from symile_clin.errors import CohortError, MismatchError, NotFoundError
 from symile_clin.schema import ARRAYS_DIR, CANDIDATES_DIR, NOT_CHECKED, ROW, SAMPLES, SPLIT, STATE_DIR, TRUTH, Split
+from symile_clin.sources import paths
 
 Rows = NDArray[np.int64]
+REBUILD: Final = "Rebuild the cohort"
 
 
 class StoredArray:
@@ -24,23 +28,26 @@ class StoredArray:
 
     Args:
         directory: of the modality's arrays.
-        entry: of the manifest. `parts` lists each part's `file` (relative to `directory`, or absolute where it was
-            imported in place) and its number of `rows`. Without a `row_map`, sample rows run through the parts in
-            order. With one, that file holds an int64 array (samples, 2): part and position of each sample row, so that
-            shards and releases keep rows in their own order, and rows that no sample has; part −1 stands for zeros,
-            where the modality is absent.
+        entry: of the manifest. `parts` lists each part's `file` (relative to `directory`, or absolute where it is an
+            array of a release that was imported in place) and its number of `rows`. Without a `row_map`, sample rows
+            run through the parts in order. With one, that file holds an int64 array (samples, 2): part and position of
+            each sample row, so that shards and releases keep rows in their own order, and rows that no sample has;
+            part −1 stands for zeros, where the modality is absent.
+
+    Raises:
+        CohortError: a file that is elsewhere, damaged, or not what the entry says.
     """
 
     def __init__(self, directory: Path, entry: Mapping[str, Any]) -> None:
         self.shape: tuple[int, ...] = tuple(entry["shape"])
         self.dtype = np.dtype(entry["dtype"])
         self._parts = [
-            _map(directory / part["file"], self.dtype, (part["rows"], *self.shape)) for part in entry["parts"]
+            _map(_place(directory, part["file"]), self.dtype, (part["rows"], *self.shape)) for part in entry["parts"]
         ]
         self._ends = np.cumsum([part["rows"] for part in entry["parts"]])
         self._row_map: Rows | None = None
         if "row_map" in entry:
-            self._row_map = np.load(directory / entry["row_map"], mmap_mode="r", allow_pickle=False)
+            self._row_map = _row_map(_place(directory, entry["row_map"]), [part["rows"] for part in entry["parts"]])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._row_map is None else len(self._row_map)
@@ -165,14 +172,26 @@ def open_cohort(path: Path) -> Cohort:
 
     Raises:
         NotFoundError: no such cohort, or one whose build did not finish.
-        MismatchError: a directory of another kind.
+        MismatchError: a directory of another kind, or one whose names or links lead out of it.
     """
     manifest = files.read_manifest(path)
     if manifest is None:
         raise NotFoundError(f"no complete cohort in {path}", remedy="Build one with `symile-clin cohort build`")
     if manifest.get("stage") != "cohort":
         raise MismatchError(f"{path} was written by the stage '{manifest.get('stage')}'", expected="a cohort")
+    _refuse_strangers(path, manifest)
     return Cohort(path, manifest)
+
+
+def _refuse_strangers(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Names that folders are made of, and links: a cohort may have come from elsewhere."""
+    spec = manifest.get("spec")
+    modalities = spec.get("modalities", {}) if isinstance(spec, Mapping) else {}
+    arrays = manifest.get("arrays")
+    for name in (manifest.get("name"), *modalities, *(arrays if isinstance(arrays, Mapping) else ())):
+        if not paths.is_plain_name(name):
+            raise MismatchError(f"the manifest of {path} holds a name that is none: {name!r}", remedy=REBUILD)
+    paths.refuse_links(path)
 
 
 def newest_cohort(root: Path) -> Cohort:
@@ -189,15 +208,53 @@ def newest_cohort(root: Path) -> Cohort:
     return open_cohort(max(found, key=lambda path: (path / "manifest.json").stat().st_mtime_ns))
 
 
+def _place(directory: Path, file: object) -> Path:
+    """Where a file that a manifest names is: inside, or an array of a release in its place.
+
+    Raises:
+        CohortError: anywhere else.
+    """
+    name = str(file)
+    found = paths.inside(directory, name)
+    if found is None and is_released_array(Path(name)):
+        found = Path(name)
+    if found is None:
+        raise CohortError(
+            f"the manifest of {directory.parent.parent} names a file outside of it: {name!r}",
+            expected="files of its own, or arrays of an imported release",
+            remedy="Do not use it if you do not know who made it; import a release that has moved again",
+        )
+    return found
+
+
 def _map(path: Path, dtype: np.dtype[Any], expected: tuple[int, ...]) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CohortError(f"{path.name} cannot be read: {error}", remedy="Rebuild the cohort") from None
+    array = _mapped(path)
     if array.dtype != dtype or array.shape != expected:
         raise CohortError(
             f"{path.name} holds {array.dtype}{list(array.shape)}",
             expected=f"{dtype}{list(expected)} as its manifest says",
-            remedy="Rebuild the cohort",
+            remedy=REBUILD,
         )
     return array
+
+
+def _row_map(path: Path, lengths: Sequence[int]) -> Rows:
+    """Part and position of each sample, none of which is beyond its part or counts from its end."""
+    places: Rows = _mapped(path)
+    if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
+        raise CohortError(
+            f"{path.name} holds {places.dtype}{list(places.shape)}", expected="int64[samples, 2]", remedy=REBUILD
+        )
+    part, position = np.asarray(places[:, 0]), np.asarray(places[:, 1])
+    known = (part >= -1) & (part < len(lengths))
+    limit = np.array([*lengths, np.iinfo(np.int64).max])[np.where(known, part, -1)]  # of part -1, the last
+    if not known.all() or ((part >= 0) & ((position < 0) | (position >= limit))).any():
+        raise CohortError(f"{path.name} leads to rows that there are not", remedy=REBUILD)
+    return places
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        return map_npy(path)
+    except ValueError as error:
+        raise CohortError(f"{path.name} cannot be read: {error}", remedy=REBUILD) from None

@@ -14,6 +14,7 @@ from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.modalities.base import Modality
 from symile_clin.pipeline.reserved import reserve
 from symile_clin.schema import CONFIG, MANIFEST
+from symile_clin.sources import paths
 from symile_clin.strict import load_yaml, nearest
 from symile_clin.tracking.journal import tracked_as
 
@@ -55,6 +56,7 @@ def open_run(root: Path, name: str | None) -> Run:
 
     Raises:
         NotFoundError: no such run, or none that finished.
+        MismatchError: a directory of another kind, or one with a link out of it.
     """
     complete = {path.parent.name: path.parent for path in root.glob(f"*/{MANIFEST}")}
     if name is None:
@@ -73,6 +75,7 @@ def open_run(root: Path, name: str | None) -> Run:
         raise NotFoundError(f"no run called '{name}' in {root}", remedy=hint.capitalize())
     if manifest.get("stage") != "run":
         raise MismatchError(f"{path} holds a {manifest.get('stage')}", expected="a training run")
+    paths.refuse_links(path)
     return Run(path=path, config=load_yaml(path / CONFIG), manifest=manifest)
 
 

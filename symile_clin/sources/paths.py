@@ -1,9 +1,14 @@
-"""Paths that a source's tables name, kept inside that source."""
+"""What others wrote is kept inside its own folder: paths that a source's tables name, and files of a directory.
+
+docs/cohort_spec.md says whose paths are followed, and whose are not.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+from symile_clin.errors import MismatchError
 
 MAX_LENGTH: Final = 1024
 MAX_PART_BYTES: Final = 255
@@ -25,3 +30,32 @@ def inside(root: Path, relative: str) -> Path | None:
         return resolved if resolved.is_relative_to(root.resolve()) else None
     except (OSError, RuntimeError, UnicodeError):  # a loop of links, a name too long or not to be encoded
         return None
+
+
+def refuse_links(directory: Path) -> None:
+    """Refuse a directory of ours that may have come from elsewhere if a link in it leads out of it.
+
+    A link to the directory itself is the user's own, and fine.
+
+    Raises:
+        MismatchError: naming the first such link.
+    """
+    root = directory.resolve()
+    for entry in sorted(directory.rglob("*")):
+        if entry.is_symlink() and inside(root, entry.relative_to(directory).as_posix()) is None:
+            raise MismatchError(
+                f"{entry} is a link that leads out of {directory}",
+                expected="a directory that holds what it is made of",
+                remedy="Put the file itself there; to keep it on another disk, move the directory and link to that",
+            )
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a file or folder may be called so: one part, not hidden, all of it to be seen."""
+    return (
+        isinstance(name, str)
+        and name == PurePosixPath(name).name
+        and name.isprintable()
+        and not name.startswith(".")
+        and 0 < len(name.encode(errors="replace")) <= MAX_PART_BYTES
+    )

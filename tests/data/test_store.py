@@ -39,18 +39,29 @@ def test_parts_without_a_map_follow_one_another(tmp_path: Path) -> None:
 
 
 def test_a_row_map_finds_rows_in_any_part_and_leaves_others_out(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    elsewhere = tmp_path / "release/data_npy/train"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "release/symile_mimic_data.csv").touch()
     shuffled = np.random.default_rng(0).permutation(20)
-    np.save(elsewhere / "first.npy", VALUES[shuffled[:9]])
+    np.save(elsewhere / "x_train.npy", VALUES[shuffled[:9]])
     np.save(tmp_path / "second.npy", VALUES[shuffled[9:]])
     wanted = np.array([4, 17, 2, 11])  # samples 0 to 3
     place = {int(value): (0, i) if i < 9 else (1, i - 9) for i, value in enumerate(shuffled)}
     np.save(tmp_path / "a.rows.npy", np.array([place[int(value)] for value in wanted], dtype=np.int64))
-    parts = [{"file": str(elsewhere / "first.npy"), "rows": 9}, {"file": "second.npy", "rows": 11}]
+    parts = [{"file": str(elsewhere / "x_train.npy"), "rows": 9}, {"file": "second.npy", "rows": 11}]
     stored = StoredArray(tmp_path, entry(parts=parts, row_map="a.rows.npy"))
     assert len(stored) == 4
     np.testing.assert_array_equal(stored.take(np.array([3, 0, 1, 2, 0])), VALUES[wanted[[3, 0, 1, 2, 0]]])
+
+
+@pytest.mark.parametrize(
+    "places", [[[0, 20]], [[0, -1]], [[1, 0]], [[-2, 0]], [[0, 2**62]], [[0.0, 1.0]], [[0, 0, 0]], [0, 0]]
+)
+def test_a_row_map_that_leads_beyond_its_parts_is_refused(tmp_path: Path, places: Any) -> None:
+    np.save(tmp_path / "a.npy", VALUES)
+    np.save(tmp_path / "a.rows.npy", np.array(places))
+    with pytest.raises(CohortError, match=r"a\.rows\.npy"):
+        StoredArray(tmp_path, entry(parts=[{"file": "a.npy", "rows": 20}], row_map="a.rows.npy"))
 
 
 @pytest.mark.parametrize("rows", [19, 21])
