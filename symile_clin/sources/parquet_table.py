@@ -24,6 +24,8 @@ def read_parquet(spec: TableSpec, path: Path) -> Generator[pa.Table, None, None]
     Whole numbers may be of any width, or floats without fractions, as pandas writes them beside nulls; times of any
     unit that keeps them exact, and text of what a CSV would hold.
 
+    Pages are held against their checksums, where whoever wrote them did write checksums.
+
     Raises:
         SourceError: a column is missing, repeated or of another type, a value would be lost, or the file is damaged.
     """
@@ -33,9 +35,13 @@ def read_parquet(spec: TableSpec, path: Path) -> Generator[pa.Table, None, None]
             names = file.schema_arrow.names
             check_columns(spec, path, names)
             present = [name for name in schema.names if name in names]
+            rows, listed = 0, file.metadata.num_rows
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present):
                 table = pa.table({name: _cast(spec, path, name, batch.column(name)) for name in present})
+                rows += table.num_rows
                 yield complete(table, schema)
+            if rows != listed:  # pages that are missing are no error of the reader's
+                raise SourceError(f"{path} has {rows:,} rows instead of its footer's {listed:,}", remedy=DOWNLOAD_AGAIN)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 import pydicom
@@ -31,8 +31,8 @@ from pydicom.uid import (
 
 from symile_clin.modalities.base import Reason, Refusal
 from symile_clin.modalities.cxr.grey import published_grey
-from symile_clin.modalities.cxr.preprocess import MAX_FILE_BYTES, fit, refuse_size
-from symile_clin.modalities.whole_file import read_whole
+from symile_clin.modalities.cxr.preprocess import MAX_PIXELS, fit, refuse_size
+from symile_clin.modalities.whole_file import open_regular, unreadable
 
 Rendering = Literal["mimic_jpg", "voi"]
 
@@ -40,7 +40,8 @@ NATIVE: Final = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEn
 #: Compressed forms whose size can be read before anything is decoded. Deflate and RLE can't: a small file may hold any
 #: number of bytes.
 COMPRESSED: Final = (JPEGBaseline8Bit, JPEG2000Lossless)
-PREFIX: Final = 128  #: bytes before the letters DICM
+#: All pixels of two bytes, and a description.
+MAX_FILE_BYTES: Final = 2 * MAX_PIXELS + (4 << 20)
 #: How MIMIC-CXR writes ids; anything else in these elements says nothing.
 SUBJECT_ID: Final = re.compile(r"1\d{7}")
 STUDY_ID: Final = re.compile(r"5\d{7}")
@@ -68,42 +69,61 @@ def read_dicom(
     Returns:
         (height, width) uint8, rows as in the file, or why the file is refused.
     """
-    data = read_whole(path, limit=MAX_FILE_BYTES)
-    if isinstance(data, Refusal):
-        return data
+    with open_regular(path, limit=MAX_FILE_BYTES) as file:
+        if isinstance(file, Refusal):
+            return file
+        grey = _shown(file, rendering=rendering, subject_id=subject_id, study_id=study_id)
+    return grey if isinstance(grey, Refusal) else fit(grey, short_side=short_side, long_side=long_side)
+
+
+def _shown(
+    file: BinaryIO, *, rendering: Rendering, subject_id: int | None, study_id: int | None
+) -> NDArray[np.uint8] | Refusal:
+    """An open file's picture, 8-bit grey, (rows, columns), or why it is refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns where this module refuses
-            dataset = _parse(data)
+            dataset = _parse(file)
             _refuse_mixed_up(dataset, subject_id=subject_id, study_id=study_id)
             stored = _stored_values(dataset)
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
             if stored.min() == stored.max():
                 raise _Refused(Reason.CONSTANT, "a single grey level")
             if rendering == "mimic_jpg":
-                grey = published_grey(stored, inverted=inverted)
-            else:
-                grey = _windowed(dataset, stored, inverted=inverted)
+                return published_grey(stored, inverted=inverted)
+            return _windowed(dataset, stored, inverted=inverted)
     except _Refused as refused:
         return refused.refusal
     except InvalidDicomError:
         return Refusal(Reason.WRONG_FORMAT, "no DICOM")
+    except OSError as error:
+        return unreadable(error) if error.errno is not None else Refusal(Reason.UNDECODABLE, type(error).__name__)
     except Exception as error:  # pydicom may raise anything on a hostile file; it costs that file only
         return Refusal(Reason.UNDECODABLE, type(error).__name__)
-    return fit(grey, short_side=short_side, long_side=long_side)
 
 
-def _parse(data: bytes) -> pydicom.Dataset:
-    """The dataset, unless its form could hold more than its bytes say."""
-    buffer = io.BytesIO(data)
-    read_preamble(buffer, False)
+def _parse(file: BinaryIO) -> pydicom.Dataset:
+    """The dataset, unless its form could hold more than its bytes say, or its picture is too large."""
+    read_preamble(file, False)
     # group 2 alone says how the rest is written; it is always explicit and little-endian
-    meta = read_dataset(buffer, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
     if syntax not in (*NATIVE, *COMPRESSED):
         raise _Refused(Reason.WRONG_FORMAT, f"transfer syntax {syntax.name or 'not given'} is not read")
-    buffer.seek(0)
-    return pydicom.dcmread(buffer)
+    file.seek(0)
+    described = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    _refuse_size(described)  # before the pixels are in memory
+    file.seek(0)
+    return pydicom.dcmread(file)
+
+
+def _refuse_size(dataset: pydicom.Dataset) -> tuple[int, int]:
+    """Rows and columns of a picture that is not too large."""
+    rows, columns = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
+    refusal = refuse_size(columns, rows)
+    if refusal is not None:
+        raise _Refused(refusal.reason, refusal.detail)
+    return rows, columns
 
 
 def _refuse_mixed_up(dataset: pydicom.Dataset, *, subject_id: int | None, study_id: int | None) -> None:
@@ -117,10 +137,7 @@ def _stored_values(dataset: pydicom.Dataset) -> NDArray[np.integer[Any]]:
     """The picture as it is stored, (rows, columns), once its description is known to fit it."""
     if "PixelData" not in dataset:
         raise _Refused(Reason.WRONG_FORMAT, "no pixel data")
-    rows, columns = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
-    refusal = refuse_size(columns, rows)
-    if refusal is not None:
-        raise _Refused(refusal.reason, refusal.detail)
+    rows, columns = _refuse_size(dataset)
     photometric, samples = str(dataset.get("PhotometricInterpretation", "")), int(dataset.get("SamplesPerPixel", 1))
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
         raise _Refused(

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from symile_clin.modalities.base import Reason, Refusal
-from symile_clin.modalities.cxr.holes import has_hole
+from symile_clin.modalities.cxr.jpeg import frame_size, has_hole
 from symile_clin.modalities.cxr.resize import shrink
 from symile_clin.modalities.whole_file import read_whole
 
-MAX_FILE_BYTES: Final = 64 << 20
 MAX_PIXELS: Final = 30_000_000
+#: More than any JPEG of so many pixels needs; what is larger is not read.
+MAX_FILE_BYTES: Final = 32 << 20
 MIN_SIDE: Final = 32
 #: Beyond this, the resized long side would be far larger than any X-ray's.
 MAX_ASPECT: Final = 4
@@ -70,6 +71,10 @@ def read_xray(path: Path, *, short_side: int, long_side: int) -> NDArray[np.uint
     if not data.rstrip(b"\0").endswith(END_OF_IMAGE):
         # the decoder would fill the rest with grey
         return Refusal(Reason.TRUNCATED, "no end-of-image marker")
+    size = frame_size(data)
+    refusal = None if size is None else refuse_size(*size)
+    if refusal is not None:  # before the decoder makes copies of what surrounds it
+        return refusal
     if has_hole(data):
         return Refusal(Reason.TRUNCATED, "a run of zero bytes within the picture")
     picture = _decode(data)
