@@ -22,6 +22,7 @@ from symile_clin.objectives.base import Objective
 from symile_clin.pipeline.exporting import MODEL, STAGE
 from symile_clin.pipeline.models import build_model, choose_device
 from symile_clin.schema import STATE_DIR
+from symile_clin.sources import paths
 from symile_clin.strict import nearest
 from symile_clin.training.checkpoint import WEIGHTS, load_weights
 
@@ -64,6 +65,7 @@ class ExportedModel:
         Raises:
             ConfigError: no such modality.
             SourceError: a file is missing or refused.
+            MismatchError: arrays that are missing, or of another shape or type than a cohort stores them in.
         """
         return {name: self._embed(name, given) for name, given in samples.items()}
 
@@ -85,9 +87,10 @@ class ExportedModel:
 
     def _embed(self, name: str, given: str | Path | Mapping[str, NDArray[Any]]) -> Tensor:
         modality = self._modality(name)
-        arrays = given
-        if not isinstance(arrays, Mapping):
-            arrays = {key: np.asarray(one)[None] for key, one in self.read(name, arrays).items()}
+        if isinstance(given, Mapping):
+            arrays = _as_stored(modality, given)
+        else:
+            arrays = {key: np.asarray(one)[None] for key, one in self.read(name, given).items()}
         tensors = {key: torch.tensor(one).to(self.device) for key, one in arrays.items()}
         with torch.inference_mode():
             return self.model.encode(name, modality.to_input(tensors, None)).float().cpu()
@@ -114,10 +117,11 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
         raise NotFoundError(f"no exported model in {folder}", remedy="Write one with `symile-clin export`")
     if manifest.get("stage") != STAGE:
         raise MismatchError(f"{folder} holds a {manifest.get('stage')}", expected="what `symile-clin export` wrote")
+    paths.refuse_links(folder)
     _require_unchanged(folder, manifest, [MODEL, WEIGHTS])
-    about = files.read_json(folder / MODEL)
-    _require_unchanged(folder, manifest, [_state_file(name) for name in about["order"]])
-    modalities = modalities_of({"modalities": {name: about["modalities"][name] for name in about["order"]}})
+    about, specs = _described(folder / MODEL)
+    _require_unchanged(folder, manifest, [_state_file(name) for name in specs])
+    modalities = modalities_of({"modalities": specs})
     config = resolve_config(about["config"], source=str(folder / MODEL), modalities=modalities)
     model, objective = build_model(config, modalities, pretrained=False)
     load_weights(folder, model=model, objective=objective)
@@ -132,15 +136,57 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
     )
 
 
+def _described(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """model.json, and its modalities in their order, under names that can be those of files in the folder."""
+    about = files.read_json(path)
+    order, specs = (about.get("order"), about.get("modalities")) if isinstance(about, dict) else (None, None)
+    if (
+        not isinstance(order, list)
+        or not isinstance(specs, dict)
+        or not isinstance(about.get("config"), dict)
+        or not all(paths.is_plain_name(name) and isinstance(specs.get(name), dict) for name in order)
+        or not all("room" in specs[name] for name in order)
+    ):
+        raise MismatchError(f"{path} describes no model", expected="what `symile-clin export` wrote")
+    return about, {name: specs[name] for name in order}
+
+
+def _as_stored(modality: Modality, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Arrays of b samples that fit the modality.
+
+    Raises:
+        MismatchError: saying which does not, and what it should be.
+    """
+    wanted = {name: (np.dtype(one.dtype), tuple(one.shape)) for name, one in modality.arrays.items()}
+    wanted |= {column: (np.dtype(np.int64), ()) for column in modality.input_columns}
+    found: dict[str, NDArray[Any]] = {}
+    length = None
+    for name, (dtype, shape) in wanted.items():
+        expected = f"{dtype}[{', '.join(map(str, (length if length is not None else 'b', *shape)))}]"
+        if name not in given:
+            raise MismatchError(f"there is no array '{name}' of {modality.name}", expected=expected)
+        array = np.asarray(given[name])
+        length = len(array) if length is None and array.ndim else length
+        if array.shape != (length, *shape) or not np.can_cast(array.dtype, dtype, "same_kind"):
+            what = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+            raise MismatchError(f"'{name}' of {modality.name} is {what}", expected=expected)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MismatchError(f"'{name}' of {modality.name} holds values that are not finite")
+        found[name] = array.astype(dtype, copy=False)
+    return found
+
+
 def _state_file(name: str) -> str:
     return f"{STATE_DIR}/{name}.json"
 
 
 def _require_unchanged(folder: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> None:
     """Files cut or changed on their way, which would give other numbers without a word; the card may be edited."""
+    of_all = manifest.get("files")
     for name in names:
-        listed = manifest["files"].get(name)
-        if listed is None or not (folder / name).is_file() or files.sha256(folder / name) != listed["sha256"]:
+        listed = of_all.get(name) if isinstance(of_all, dict) else None
+        digest = listed.get("sha256") if isinstance(listed, dict) else None
+        if digest is None or not (folder / name).is_file() or files.sha256(folder / name) != digest:
             raise MismatchError(
                 f"{folder / name} is not the file that was exported",
                 expected="the one whose digest manifest.json has",

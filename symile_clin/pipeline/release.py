@@ -30,6 +30,7 @@ from symile_clin.schema import (
     SPLITS,
     SUBJECT_ID,
 )
+from symile_clin.sources import paths
 
 #: The cohort that the release was made as.
 RELEASED_SPEC: Final = "symile_mimic"
@@ -80,7 +81,7 @@ def import_cohort(*, release: Path, out: Path | None = None, verify: bool = Fals
 
     Raises:
         SourceError: a file that is not there, or not what the release has.
-        MismatchError: files that contradict each other, or a digest that differs.
+        MismatchError: files that contradict each other, a digest that differs, or a link that leads out of the folder.
         ConfigError: `out` holds something else.
         BusyError: another process is writing there.
     """
@@ -88,6 +89,7 @@ def import_cohort(*, release: Path, out: Path | None = None, verify: bool = Fals
     _refuse_others(out)
     if not release.is_dir():
         raise SourceError(f"no folder {release}", expected=f"the folder of the {SOURCE}")
+    paths.refuse_links(release)
     forms = released_forms()
     if verify:
         progress.say(f"Comparing the files of {release} with {SUMS}.")
