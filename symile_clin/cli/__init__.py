@@ -17,13 +17,16 @@ from symile_clin.cli.cohorts import cohort, synth
 from symile_clin.cli.measures import audit, compare, evaluate, information, probe, report
 from symile_clin.cli.runs import demo, export, train, ui, xor
 from symile_clin.cli.track import track
+from symile_clin.cli.unexpected import told, without_ids
 from symile_clin.cli.vectors import embed, index, search
 from symile_clin.errors import SymileClinError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="symile-clin")
-def cli() -> None:
+@click.option("--traceback", is_flag=True, help="Show errors that were not foreseen whole; they may name patients.")
+@click.pass_obj
+def cli(wishes: dict[str, bool] | None, traceback: bool) -> None:
     """Clinical multimodal research: join MIMIC labs, ECGs and X-rays, train with Symile, measure retrieval.
 
     \b
@@ -35,6 +38,8 @@ def cli() -> None:
     With real data only the first line changes:
       symile-clin cohort build symile_mimic --mimic-iv DIR --mimic-cxr DIR --mimic-ecg DIR
     """
+    if wishes is not None:
+        wishes["traceback"] = traceback
 
 
 for _command in (
@@ -61,7 +66,6 @@ for _command in (
 
 def main() -> NoReturn:
     """Entry point: run the command line and leave with the documented exit code."""
-    os.umask(0o077)  # what is derived from patients is the user's alone
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     try:
@@ -74,8 +78,9 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; print its errors as one line; return the exit code."""
+    wishes = {"traceback": False}
     try:
-        code = cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False)
+        code = cli.main(list(arguments), prog_name="symile-clin", standalone_mode=False, obj=wishes)
     except click.exceptions.Abort:
         return _fail("Interrupted.", 130)
     except click.UsageError as error:
@@ -93,8 +98,12 @@ def run(arguments: Sequence[str]) -> int:
         _leave_stdout()
         return 1
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({without_ids(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
         return _fail(f"{error.strerror or error}{place}.", 1)
+    except Exception as error:  # a library's, or a mistake of this program: its words may quote what it was given
+        if wishes["traceback"]:
+            raise
+        return _fail(told(error), 1)
     return code if isinstance(code, int) else 0
 
 
