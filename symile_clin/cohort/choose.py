@@ -16,7 +16,7 @@ from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.opening import ask_valid, died, identify
 from symile_clin.cohort.refusals import RefusalLimit
 from symile_clin.cohort.spec import ModalitySpec
-from symile_clin.cohort.window import rank_events
+from symile_clin.cohort.window import rank_events, without_repeats
 from symile_clin.cohort.workers import Mapper
 from symile_clin.modalities.base import Modality, Refusal, Row
 from symile_clin.schema import EVENT_ID, EVENT_TIME, INDEX_TIME, KEY, RANK, SAMPLE_ID, SUBJECT_ID
@@ -84,7 +84,7 @@ class Chooser:
             take="earliest" if spec.take == "all" else spec.take,
         )
         if spec.take == "all":
-            ranked = _each_a_sample(ranked)
+            ranked = _each_a_sample(without_repeats(ranked))
         self._ranked: ir.Table = catalog.keep(f"ranked_{modality.name}", ranked)
 
     def in_window(self) -> set[str]:
@@ -117,7 +117,7 @@ class Chooser:
         own = self._catalog.rows(chosen[[SAMPLE_ID, KEY, EVENT_TIME, EVENT_ID]].rename(columns={EVENT_ID: "taken"}))
         level = self._ranked.inner_join(own, [SAMPLE_ID, KEY, EVENT_TIME])
         others = level.filter(level[EVENT_ID] != level["taken"]).drop("taken")
-        return self._catalog.frame(others.order_by([SAMPLE_ID, KEY, EVENT_ID]))
+        return self._catalog.frame(others.order_by([SAMPLE_ID, KEY, RANK]))
 
     def _down_from(self, rank: int, wanted: pd.MultiIndex) -> Chosen:
         """Ask for validity from `rank` downwards, for the `wanted` samples and keys.

@@ -44,7 +44,7 @@ def rank_events(
     """Events in each sample's window, ranked 1, 2, ... within (sample_id, key) in the order `take` asks for.
 
     The order is total, so that it never hangs on the order of a file: ties in time are broken by event_id, and ties in
-    distance ("nearest") by time, then event_id.
+    distance ("nearest") by time, then event_id. Where a damaged table has an event_id twice, its payload decides.
 
     Args:
         index: sample_id, subject_id, index_time.
@@ -54,10 +54,8 @@ def rank_events(
         sample_id, rank and the columns of `events`.
     """
     condition = inside(index, events, start=start, end=end, include_start=include_start, include_end=include_end)
-    payload = [events[name] for name in events.columns if name != SUBJECT_ID]
-    joined = index.inner_join(events, condition).select(
-        index[SAMPLE_ID], index[SUBJECT_ID], index[INDEX_TIME], *payload
-    )
+    own = [events[name] for name in events.columns if name != SUBJECT_ID]
+    joined = index.inner_join(events, condition).select(index[SAMPLE_ID], index[SUBJECT_ID], index[INDEX_TIME], *own)
     order: list[ir.Value] = [joined[EVENT_TIME], joined[EVENT_ID]]
     match take:
         case "earliest":
@@ -68,6 +66,15 @@ def rank_events(
             order.insert(0, joined[EVENT_TIME].delta(joined[INDEX_TIME], unit="microsecond").abs())
         case _:
             assert_never(take)
+    payload = [joined[name] for name in events.columns if name not in (SUBJECT_ID, EVENT_TIME, EVENT_ID, KEY)]
+    # nulls last by name: engines differ in where they put them
+    order += [key for value in payload for key in (value.isnull(), value)]
     # row_number counts from 0
     rank = 1 + ibis.row_number().over(group_by=[joined[SAMPLE_ID], joined[KEY]], order_by=order)
     return joined.mutate(**{RANK: rank}).drop(INDEX_TIME)
+
+
+def without_repeats(ranked: ir.Table) -> ir.Table:
+    """Ranked events, each event_id once within (sample_id, key): the first of those that a damaged table repeats."""
+    place = ibis.row_number().over(group_by=[ranked[SAMPLE_ID], ranked[KEY], ranked[EVENT_ID]], order_by=[ranked[RANK]])
+    return ranked.mutate(_place=place).filter(lambda table: table["_place"] == 0).drop("_place")
