@@ -43,7 +43,7 @@ from symile_clin.audit.unlike import TREES, Usual
 from symile_clin.data.dataset import CohortDataset
 from symile_clin.data.store import Cohort, Rows
 from symile_clin.evaluation.embed import Embedded, embed, encoder_states
-from symile_clin.objectives.base import Embeddings, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Objective, Present
 from symile_clin.pipeline.runs import cohort_of, open_run
 from symile_clin.pipeline.trained import BATCH_SIZE, Trained, open_trained
 from symile_clin.rng import seed_of, stream
@@ -180,6 +180,10 @@ class RidgeOfPixels(Objective):
                 torch.from_numpy(errors),
                 torch.from_numpy(own.var(axis=0).astype(np.float64)),
             )
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:
+        """Not trained."""
+        raise NotImplementedError
 
     def initial_logit_scale(self, dim: int, modalities: int) -> float:  # noqa: ARG002  not trained
         """Scores are in nats as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from typing import NamedTuple
 
@@ -97,6 +98,23 @@ class DiskError(SymileClinError):
     def __reduce__(self) -> tuple[object, ...]:
         kept = partial(DiskError, expected=self.expected, remedy=self.remedy, refused=self.refused)
         return kept, (self.found,)
+
+
+class OutOfMemoryError(SymileClinError):
+    """More memory than the machine or the device has."""
+
+
+#: How allocators say that they have no more, where they raise nothing of their own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is an allocator's: Python's, numpy's, torch's on any device, or the system's."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 class TrainingError(SymileClinError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -11,9 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from symile_clin.errors import TrainingError
+from symile_clin.errors import OutOfMemoryError, SymileClinError, TrainingError, is_out_of_memory
 from symile_clin.model import MultimodalEncoder
 from symile_clin.progress import Progress, Quiet
+
+#: Rows of bad samples that an error shows.
+ROWS_SHOWN = 10
+
+
+def shown_rows(rows: Sequence[int]) -> str:
+    """The first of some rows, for an error."""
+    return ", ".join(map(str, rows[:ROWS_SHOWN])) + (", ..." if len(rows) > ROWS_SHOWN else "")
 
 
 class InputBatch(Protocol):
@@ -66,17 +75,20 @@ def embed(
     dataset: InputDataset[Data],
     batch_size: int,
     device: torch.device | str,
+    rows: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> Embedded:
     """Embeddings of all samples of a dataset, in its order, normalised as the model does it.
 
     Args:
         model: maps inputs and presence by modality to embeddings by modality; its training mode is left as it was.
+        rows: (n,) the samples' rows in their cohort, which an error then names.
 
     Raises:
         TrainingError: an embedding of a modality that is there is not finite.
+        OutOfMemoryError: the encoders need more than there is.
     """
-    return _encoded(model, model, dataset, batch_size=batch_size, device=device, progress=progress)
+    return _encoded(model, model, dataset, batch_size=batch_size, device=device, rows=rows, progress=progress)
 
 
 def encoder_states(
@@ -130,6 +142,7 @@ def _encoded(
     *,
     batch_size: int,
     device: torch.device | str,
+    rows: NDArray[np.int64] | None = None,
     progress: Progress | None,
 ) -> Embedded:
     parts = list(_batches(model, encode, dataset, batch_size=batch_size, device=device, progress=progress))
@@ -138,7 +151,7 @@ def _encoded(
         embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in names},
         present={name: np.concatenate([part.present[name] for part in parts]) for name in names},
     )
-    require_finite(whole)
+    require_finite(whole, rows)
     return whole
 
 
@@ -156,7 +169,7 @@ def _batches(
     try:
         with (progress or Quiet()).track("encoding", len(dataset)) as advance:
             for batch in dataset.batches(batch_size):
-                with torch.inference_mode():
+                with _explained(len(batch), device), torch.inference_mode():
                     there = batch.to(device)
                     encoded = encode(dataset.inputs(there), there.present)
                 yield Embedded(
@@ -168,16 +181,38 @@ def _batches(
         model.train(was_training)
 
 
-def require_finite(encoded: Embedded) -> None:
+@contextmanager
+def _explained(samples: int, device: torch.device | str) -> Iterator[None]:
+    """Encoding that runs out of memory says of what."""
+    try:
+        yield
+    except SymileClinError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory on {device} while encoding {samples:,} samples at once: the encoders' largest activations, "
+            "beside their weights",
+            remedy="Free memory there, or encode on a device that has more (--device; cpu takes the machine's own)",
+        ) from None
+
+
+def require_finite(encoded: Embedded, rows: NDArray[np.int64] | None = None) -> None:
     """Refuse embeddings of modalities that are there and that no score can use.
+
+    Args:
+        rows: see `embed`.
 
     Raises:
         TrainingError: one is not finite.
     """
     for name, array in encoded.embeddings.items():
-        bad = int((encoded.present[name] & ~np.isfinite(array).all(axis=1)).sum())
+        wrong = encoded.present[name] & ~np.isfinite(array).all(axis=1)
+        bad = int(wrong.sum())
         if bad:
             raise TrainingError(
-                f"{bad:,} of {len(array):,} embeddings of '{name}' are not finite",
+                f"{bad:,} of {len(array):,} embeddings of '{name}' are not finite"
+                + (f" (rows {shown_rows(rows[wrong].tolist())})" if rows is not None else ""),
                 remedy="Evaluate an earlier checkpoint, or train with a smaller learning rate",
             )

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Generator, Tensor
 
-from symile_clin.objectives.base import Embeddings, Normalization, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Normalization, Objective, Present
 from symile_clin.objectives.terms import mean_of, presence
 from symile_clin.strict import Strict
 
@@ -50,6 +50,14 @@ class PairwiseClip(Objective):
         """CLIP's log(1 / 0.07) for cosines; LayerNorm's inner products are `dim` times a cosine."""
         start = math.log(1 / INITIAL_TEMPERATURE)
         return start if self.normalization == "l2" else start - math.log(dim)
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:  # noqa: ARG002  each process takes all of it
+        """Two tables of each pair, and copies of its embeddings."""
+        pairs = modalities * (modalities - 1) / 2
+        return Memory(
+            "4 (p + 5) n² + 8 k² n d, p = k (k - 1) / 2 pairs",
+            4 * (pairs + 5) * n**2 + 8 * modalities**2 * n * dim,
+        )
 
     def loss(
         self,

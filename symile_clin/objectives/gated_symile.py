@@ -15,7 +15,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 
-from symile_clin.objectives.base import Embeddings, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Objective, Present
 from symile_clin.objectives.gate import GateKind, ModalityGate, NeutralKind
 from symile_clin.objectives.similarity import product
 from symile_clin.objectives.terms import mean_of, presence, with_company
@@ -78,6 +78,15 @@ class GatedSymile(Objective):
     def initial_logit_scale(self, dim: int, modalities: int) -> float:
         """The scale at which mismatched logits start with a spread of 1, the authors' choice."""
         return (modalities - 1) / 2 * math.log(dim)
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:  # noqa: ARG002  each process takes all of it
+        """Tables of every product of queries and neutral directions, for each target."""
+        choices = modalities * 2 ** (modalities - 1)
+        width = next(iter(self.gate.keys.parameters())).shape[0]
+        return Memory(
+            "48 k 2^(k-1) n² + 12 k 2^(k-1) n d + 8 k (d + 3 n) g, g = objective.gate_dim",
+            48 * choices * n**2 + 12 * choices * n * dim + 8 * modalities * (dim + 3 * n) * width,
+        )
 
     def loss(
         self,

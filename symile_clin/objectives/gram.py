@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from symile_clin.objectives.anchored import INITIAL_TEMPERATURE, anchored_loss
-from symile_clin.objectives.base import Embeddings, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Objective, Present
 from symile_clin.objectives.terms import presence
 from symile_clin.strict import Strict
 
@@ -52,6 +52,15 @@ class Gram(Objective):
     def initial_logit_scale(self, dim: int, modalities: int) -> float:  # noqa: ARG002  volumes of unit vectors
         """The code's log(1 / 0.07)."""
         return math.log(1 / INITIAL_TEMPERATURE)
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:  # noqa: ARG002  each process takes all of it
+        """Tables of products with each of a tuple's members, and of their determinants, for each anchor."""
+        anchors = modalities if self.anchor is None else 1
+        return Memory(
+            "4 (a (2 k + 5) + 2) n² + 4 (3 a + 2) k n d, a anchors",
+            4 * (anchors * (2 * modalities + 5) + 2) * n**2 + 4 * (3 * anchors + 2) * modalities * n * dim,
+            "objective.anchor (one instead of each in turn)" if anchors > 1 else "",
+        )
 
     def loss(
         self,

@@ -13,9 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 from symile_clin.objectives import negatives as sampling
-from symile_clin.objectives.base import Embeddings, Normalization, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Normalization, Objective, Present
 from symile_clin.objectives.presence import presence_patterns
 from symile_clin.objectives.similarity import product
+from symile_clin.objectives.slabs import MIB, Budget, cost
 from symile_clin.ranks import ALONE, Ranks
 from symile_clin.strict import Strict
 
@@ -68,6 +69,20 @@ class Symile(Objective):
         """
         spread = 0.5 if self.normalization == "layernorm" else -(modalities - 1) / 2
         return math.log(INITIAL_SPREAD) - spread * math.log(dim)
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:
+        """The cube of all tuples, whole or slab by slab; or a table for each anchor."""
+        k = modalities
+        if self.negatives == "permuted":
+            return Memory("(6 k + 8) n² + 8 k² n d", (6 * k + 8) * n**2 + 8 * k**2 * n * dim)
+        budget = Budget.of(device, cube=4 * n**k)
+        found = cost([n] * k, dim, element_size=4, budget=budget, processes=processes)
+        cube = "4 n^k" if found.kept else f"{budget.slab / MIB:.0f} MiB of slabs instead of the cube's 4 n^k"
+        return Memory(
+            f"{cube}{' / processes' if processes > 1 else ''} + 12 n^(k-1) + 12 k n d",
+            found.bytes + 8 * k * n * dim,
+            "objective.negatives: permuted (n negatives instead of n^(k-1))",
+        )
 
     def loss(
         self,

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from symile_clin.errors import ConfigError
 from symile_clin.objectives.anchored import INITIAL_TEMPERATURE, anchored_loss
-from symile_clin.objectives.base import Embeddings, Objective, Present
+from symile_clin.objectives.base import Embeddings, Memory, Objective, Present
 from symile_clin.strict import Strict
 
 #: Rounding errors of a squared area between unit vectors, in units of the type's epsilon.
@@ -57,6 +57,15 @@ class Triangle(Objective):
     def initial_logit_scale(self, dim: int, modalities: int) -> float:  # noqa: ARG002  areas between unit vectors
         """The code's log(1 / 0.07)."""
         return math.log(1 / INITIAL_TEMPERATURE)
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:  # noqa: ARG002  each process takes all of it
+        """Tables of areas and of what they are made of, for each anchor."""
+        anchors = modalities if self.anchor is None else 1
+        return Memory(
+            "4 (8 a + 3) n² + 16 (2 a + 1) n d, a anchors",
+            4 * (8 * anchors + 3) * n**2 + 16 * (2 * anchors + 1) * n * dim,
+            "objective.anchor (one instead of each in turn)" if anchors > 1 else "",
+        )
 
     def loss(
         self,

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -29,11 +29,12 @@ from symile_clin.tracking import Tracker
 from symile_clin.training.checkpoint import checkpoint_bytes, copy_checkpoint, load_checkpoint, save_checkpoint
 from symile_clin.training.device import MemoryFormat, Precision, autocast_type, put_on_device, reproducible
 from symile_clin.training.distributed import check_divisible, check_same, copy_from_first, with_shared_statistics
+from symile_clin.training.memory import memory_explained
 from symile_clin.training.schedule import Schedule, learning_rate, parameter_groups
 from symile_clin.training.state import TrainingState
-from symile_clin.training.step import optimisation_step
+from symile_clin.training.step import is_finite, optimisation_step
 from symile_clin.training.stopping import Stop, agreed, never
-from symile_clin.training.validate import validate
+from symile_clin.training.validate import Validation, validate
 
 Selection = Literal["retrieval", "loss"]
 #: Cut evenly, any number of samples above one then leaves no batch of a single sample, which has no negatives.
@@ -121,7 +122,8 @@ def fit(
     Raises:
         ConfigError: too few samples or too small batches to contrast, or to give every process one; a precision, or a
             BatchNorm over processes, that the device lacks.
-        TrainingError: a loss, gradient or embedding that is not finite.
+        TrainingError: a loss, gradient, embedding or weight that is not finite.
+        OutOfMemoryError: memory of the device or the machine ran out.
         StoppedError: `stop` asked for it; checkpoints/last is of the step it was asked after.
         WorkerError: another process has ended.
         DiskError: a checkpoint could not be written.
@@ -164,6 +166,8 @@ def fit(
         nonlocal kept
         kept = time.monotonic()
         state.seconds = before + kept - began
+        if not is_finite([*model.state_dict().values(), *objective.state_dict().values()]):  # whoever changed them
+            raise TrainingError(f"weights are not finite after step {state.step:,}, and are not kept")
         save_checkpoint(place, model=model, objective=objective, optimizer=optimizer, state=state)
 
     log_path = directory / METRICS_LOG
@@ -172,6 +176,9 @@ def fit(
     for epoch, metrics in enumerate(state.history, start=1):
         tracker.metrics(metrics, step=epoch)  # it takes only what it does not have
 
+    explained = partial(
+        memory_explained, model=model, objective=objective, embed_chunk=embed_chunk, device=device, ranks=ranks
+    )
     loader = training_loader(train, order, workers=workers, pin_memory=device.type == "cuda")
     # a generator of its own: closing it ends the worker processes, even where a traceback still holds on to it
     with (
@@ -189,25 +196,26 @@ def fit(
             waited, epoch_started = 0.0, time.monotonic()
             for step in range(state.step, epoch * order.steps):
                 asked = time.monotonic()
-                batch = next(batches).to(device)
-                waited += time.monotonic() - asked
-                for group in optimizer.param_groups:
-                    group["lr"] = rate(step)
-                loss = optimisation_step(
-                    model=model,
-                    objective=objective,
-                    optimizer=optimizer,
-                    batch=batch,
-                    prepare=train.inputs,
-                    ranks=ranks,
-                    size=order.size(step),
-                    embed_chunk=embed_chunk,
-                    place=f"epoch {epoch}, step {step + 1}",
-                    seed=seed,
-                    step=step,
-                    autocast=autocast,
-                    clip_norm=clip_norm,
-                )
+                with explained(n=order.size(step), place=f"epoch {epoch}, step {step + 1}"):
+                    batch = next(batches).to(device)
+                    waited += time.monotonic() - asked
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate(step)
+                    loss = optimisation_step(
+                        model=model,
+                        objective=objective,
+                        optimizer=optimizer,
+                        batch=batch,
+                        prepare=train.inputs,
+                        ranks=ranks,
+                        size=order.size(step),
+                        embed_chunk=embed_chunk,
+                        place=f"epoch {epoch}, step {step + 1}",
+                        seed=seed,
+                        step=step,
+                        autocast=autocast,
+                        clip_norm=clip_norm,
+                    )
                 state.loss += loss * order.size(step)
                 state.step = step + 1
                 advance(1)
@@ -224,20 +232,18 @@ def fit(
                 "train/data_wait": waited / (time.monotonic() - epoch_started),
             }
             copy_from_first(model.buffers(), ranks)  # one model is judged and kept: with the first's running statistics
-            found = validate(
-                model=model,
-                objective=objective,
-                dataset=val,
-                candidates=candidates,
-                target=target,
-                batch_size=batch_size,
-                device=device,
-                ranks=ranks,
-            )
-            if not math.isfinite(found.loss):
-                raise TrainingError(
-                    f"the validation loss is {found.loss} after epoch {epoch}",
-                    remedy="Lower training.lr or set training.clip_norm",
+            after = f"after epoch {epoch}, step {state.step}"
+            with explained(n=min(batch_size, len(val)), place=f"validation {after}"):
+                found = _validated(
+                    after,
+                    model=model,
+                    objective=objective,
+                    dataset=val,
+                    candidates=candidates,
+                    target=target,
+                    batch_size=batch_size,
+                    device=device,
+                    ranks=ranks,
                 )
             metrics |= {"val/loss": found.loss, f"val/{target}/recall_at_1": found.recall_at_1}
             is_best = state.epoch == 0 or _merit(metrics, target, select_by) > _merit(state.best, target, select_by)
@@ -269,6 +275,18 @@ def fit(
         history=tuple(state.history),
         seconds=before + time.monotonic() - began,
     )
+
+
+def _validated(after: str, **arguments: Any) -> Validation:
+    """`validate`, whose errors say when it was."""
+    remedy = "Lower training.lr, set training.clip_norm, or look at these rows; checkpoints/last is of an earlier step"
+    try:
+        found = validate(**arguments)
+    except TrainingError as error:
+        raise TrainingError(f"{error.found} {after}", remedy=remedy) from None
+    if not math.isfinite(found.loss):
+        raise TrainingError(f"the validation loss is {found.loss} {after}", remedy=remedy)
+    return found
 
 
 def _merit(metrics: Mapping[str, float], target: str, select_by: Selection) -> tuple[float, float]:

@@ -9,7 +9,7 @@ Setup", RepL4NLP 2021, arXiv 2101.06983).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 
@@ -19,14 +19,12 @@ from torch import Tensor, nn
 
 from symile_clin.data.dataset import Batch
 from symile_clin.errors import TrainingError
+from symile_clin.evaluation.embed import shown_rows
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
-from symile_clin.ranks import Ranks
+from symile_clin.ranks import ALONE, Ranks
 from symile_clin.rng import seed_of
 from symile_clin.training.distributed import sum_gradients
-
-#: Rows of a bad batch that an error shows.
-ROWS_SHOWN = 10
 
 
 def optimisation_step(
@@ -63,7 +61,7 @@ def optimisation_step(
         The whole batch's loss, in nats.
 
     Raises:
-        TrainingError: loss or gradient is not finite; nothing was updated.
+        TrainingError: the loss or gradient is not finite, and no weight was updated; or what was updated is not.
         WorkerError: another process has ended.
     """
     optimizer.zero_grad(set_to_none=True)
@@ -113,7 +111,23 @@ def optimisation_step(
     if not math.isfinite(norm):
         raise _not_finite(f"the gradient's norm is {norm}", ranks.gather(batch.row, size), place)
     optimizer.step()
+    if not is_finite([*parameters, *model.buffers(), *objective.buffers()], ranks):
+        what = "weights or running statistics are not finite after the step"
+        raise _not_finite(what, ranks.gather(batch.row, size), place)
     return loss
+
+
+def is_finite(tensors: Iterable[Tensor], ranks: Ranks = ALONE) -> bool:
+    """Whether all numbers are, on every process.
+
+    A loss and a gradient may be finite that leave others behind: a variance of too large numbers is infinite, and what
+    is divided by it zero.
+    """
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not floating:
+        return True
+    norm = nn.utils.get_total_norm(floating)  # 0.06 s for 60 million on one core, where AdamW's step takes 0.7 s
+    return math.isfinite(float(ranks.max(norm.nan_to_num(math.inf))))
 
 
 @contextmanager
@@ -140,9 +154,8 @@ def _bad_rows(rows: Tensor, embeddings: Mapping[str, Tensor]) -> Tensor:
 
 
 def _not_finite(what: str, rows: Tensor, place: str) -> TrainingError:
-    shown = ", ".join(map(str, rows[:ROWS_SHOWN].tolist())) + (", ..." if len(rows) > ROWS_SHOWN else "")
     return TrainingError(
-        f"{what} at {place} (rows {shown})",
+        f"{what} at {place} (rows {shown_rows(rows.tolist())})",
         remedy="Lower training.lr, set training.clip_norm, or look at these rows of the cohort; "
         "an epoch that was finished before is kept in checkpoints/last",
     )

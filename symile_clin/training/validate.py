@@ -90,9 +90,9 @@ def _encoded(
     """All of the split, each process having encoded its part."""
     n = len(dataset)
     if n < ranks.size:
-        return embed(model=model, dataset=dataset, batch_size=batch_size, device=device)
+        return embed(model=model, dataset=dataset, batch_size=batch_size, device=device, rows=dataset.rows)
     part = CohortDataset(dataset.cohort, dataset.modalities, dataset.rows[ranks.mine(n)])
-    own = embed(model=model, dataset=part, batch_size=batch_size, device=device)
+    own = embed(model=model, dataset=part, batch_size=batch_size, device=device, rows=part.rows)
     return Embedded(
         embeddings={name: ranks.gather(torch.from_numpy(rows), n).numpy() for name, rows in own.embeddings.items()},
         present={name: ranks.gather(torch.from_numpy(rows), n).numpy() for name, rows in own.present.items()},

@@ -16,7 +16,7 @@ from symile_clin.data.candidates import NO_ROW, CandidateLists
 from symile_clin.errors import MismatchError, TrainingError
 from symile_clin.evaluation import scoring
 from symile_clin.evaluation.retrieval import Ranks, chance, rank, score_lists
-from symile_clin.objectives.base import Objective
+from symile_clin.objectives.base import Memory, Objective
 
 
 class Product(Objective):
@@ -26,6 +26,9 @@ class Product(Objective):
 
     def initial_logit_scale(self, dim: int, modalities: int) -> float:  # noqa: ARG002
         return 0.0
+
+    def memory(self, n: int, dim: int, modalities: int, *, device: torch.device, processes: int = 1) -> Memory:
+        raise NotImplementedError
 
     def loss(
         self,
