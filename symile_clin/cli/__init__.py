@@ -19,7 +19,7 @@ from symile_clin.cli.runs import demo, export, train, ui, xor
 from symile_clin.cli.track import track
 from symile_clin.cli.unexpected import told, without_ids
 from symile_clin.cli.vectors import embed, index, search
-from symile_clin.errors import SymileClinError
+from symile_clin.errors import SymileClinError, is_out_of_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -103,6 +103,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # a library's, or a mistake of this program: its words may quote what it was given
         if wishes["traceback"]:
             raise
+        if is_out_of_memory(error):
+            return _fail("out of memory. Free some, or use smaller batches, fewer workers or another device.", 1)
         return _fail(told(error), 1)
     return code if isinstance(code, int) else 0
 
