@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from symile_clin.pipeline.exported import load as load
 
 __version__ = "0.1.0"
+
+# Before anything can import MLflow, which asks once: MONAI does, too. What the user has set stands.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Shared fixtures: the session of a new user, in which every command of the README has run once."""
 
 import http.client
+import os
 import re
 import signal
 import socket
@@ -14,6 +15,19 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).with_name("symile-clin")
 TREE = "data/synthetic/demo"
+#: Where the session's processes wrote down what they asked the network for; see faults/watched/sitecustomize.py.
+WATCHED = ".watched"
+#: What MLflow takes for a sign that nobody works here, and then sends nothing anyway.
+SIGNS_OF_TESTS = (
+    "CI",
+    "PYTEST_CURRENT_TEST",
+    "GITHUB_ACTIONS",
+    "CIRCLECI",
+    "GITLAB_CI",
+    "JENKINS_URL",
+    "TRAVIS",
+    "TF_BUILD",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +43,13 @@ def readme_commands() -> list[str]:
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     promised = re.findall(r"^`(symile-clin [a-z ]+)`", README.read_text(), flags=re.MULTILINE)
     return [line for line in lines if line.startswith("symile-clin ")] + promised
+
+
+def watched_environment(record: Path) -> dict[str, str]:
+    """An environment in which Python processes reach loopback only, and write down in a file what else they ask for."""
+    unset = (*SIGNS_OF_TESTS, "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "PYTHONWARNINGS")
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parent / "faults" / "watched"), "WATCHED": str(record)}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +70,13 @@ def _run(command: str, folder: Path) -> None:
             command = command.replace(f"--mimic-{option} DIR", f"--mimic-{option} {TREE}/{source}")
         command += " --set splits.train=400 --set splits.val=50"
     done = subprocess.run(
-        [COMMAND, *command.split()[1:]], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        [COMMAND, *command.split()[1:]],
+        cwd=folder,
+        env=watched_environment(folder / WATCHED),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert "Warning" not in done.stderr, f"{command}\n{done.stderr}"
@@ -61,7 +88,11 @@ def _open_and_interrupt(folder: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with subprocess.Popen(
-        [COMMAND, "ui", "--port", str(port)], cwd=folder, stderr=subprocess.PIPE, text=True
+        [COMMAND, "ui", "--port", str(port)],
+        cwd=folder,
+        env=watched_environment(folder / WATCHED),
+        stderr=subprocess.PIPE,
+        text=True,
     ) as server:
         try:
             deadline = time.monotonic() + 120

@@ -1,7 +1,7 @@
 """The program's commands as functions: wiring only. `symile_clin.pipeline.<command>(**flat_kwargs)`.
 
 A command is imported when it is asked for, so that building a cohort never loads torch. No module here is called like a
-command: importing it would put the module in the function's place.
+command: importing it would put the module in the function's place. What holds for all of them is in guarded.py.
 """
 
 from __future__ import annotations
@@ -68,4 +68,5 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'symile_clin.pipeline' has no attribute '{name}'")
-    return getattr(import_module(f"symile_clin.pipeline.{_HOME[name]}"), name)
+    guarded = import_module("symile_clin.pipeline.guarded").guarded
+    return guarded(getattr(import_module(f"symile_clin.pipeline.{_HOME[name]}"), name))

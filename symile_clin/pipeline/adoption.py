@@ -17,7 +17,7 @@ from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.models import build_model
 from symile_clin.pipeline.published import own_names, published_config
 from symile_clin.pipeline.runs import ADOPTED, Run, open_run, signature
-from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.tracked import open_tracker, recorded
 from symile_clin.progress import Progress
 from symile_clin.schema import BEST, CHECKPOINTS_DIR, CONFIG, MANIFEST
 from symile_clin.strict import dump_yaml
@@ -73,7 +73,7 @@ def adopt(
         allow_remote_tracking=allow_remote_tracking,
         progress=progress,
     )
-    tracker.params(flatten(config))
+    tracker.params(recorded(flatten(config)))
     with files.atomic_directory(directory) as folder:
         files.write_text(folder / CONFIG, dump_yaml(config.model_dump(mode="json")))
         save_weights(folder / CHECKPOINTS_DIR / BEST, model=model, objective=scorer)

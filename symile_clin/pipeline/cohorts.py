@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pandas as pd
@@ -14,6 +15,7 @@ from symile_clin import files
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.build import assemble
 from symile_clin.cohort.events import count_events
+from symile_clin.cohort.small_cells import shared_attrition
 from symile_clin.cohort.spec import CohortSpec, SplitsSpec, load_spec
 from symile_clin.data import splits
 from symile_clin.data.prepare import Prepared, prepare
@@ -27,7 +29,7 @@ from symile_clin.pipeline.inputs import cohort_inputs, refuse_unused, source_tab
 from symile_clin.pipeline.provenance import tell_releases
 from symile_clin.pipeline.refusals import refusals_shown
 from symile_clin.pipeline.resuming import WORK_DIR, Workplace, resumable
-from symile_clin.pipeline.tracked import open_tracker
+from symile_clin.pipeline.tracked import open_tracker, recorded
 from symile_clin.progress import Progress
 from symile_clin.schema import (
     ATTRITION,
@@ -153,7 +155,8 @@ def build_cohort(
         workers: processes; one per core by default. Their number changes nothing in the cohort.
         engine, memory, threads, spark_master, bigquery_project, bigquery_tables, tables_only: see `Engine`.
         tracking_uri: MLflow store; None records nothing.
-        log_patient_level: nothing that a build records is patient-level; said in the run's tags only.
+        log_patient_level: also send events.csv of real patients, whose small counts cannot be told; attrition.csv goes
+            without them.
         allow_remote_tracking: `tracking_uri` may be a server or a database elsewhere.
 
     Raises:
@@ -212,11 +215,14 @@ def build_cohort(
         progress=progress,
     )
     runtime = dict(cohort.manifest["runtime"])
-    tracker.params({**_flat(cohort.spec), "engine": runtime.pop("engine")})
+    tracker.params({**recorded(cohort.spec), "engine": runtime.pop("engine")})
     counts = {f"samples/{split}": float(count) for split, count in result.samples.items()}
     tracker.metrics({**counts, "subjects": float(result.subjects), **runtime})
-    for name in (ATTRITION, EVENTS):
-        tracker.artifact(out / name, patient_level=False)
+    with TemporaryDirectory() as folder:
+        shown = Path(folder) / ATTRITION
+        files.write_text(shown, shared_attrition(result.attrition).to_csv(index=False))
+        tracker.artifact(shown, patient_level=False)
+    tracker.artifact(out / EVENTS, patient_level=True)  # of how many patients its events are is not known
     tracker.finish()
     return result
 
@@ -387,12 +393,3 @@ def _result(cohort: Cohort, *, skipped: bool) -> BuildResult:
         tables_only=cohort.tables_only,
         skipped=skipped,
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested settings with dotted names, as MLflow takes them."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
