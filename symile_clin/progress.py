@@ -1,17 +1,29 @@
 """What a person sees while work goes on: bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-Everything goes to stderr; stdout belongs to results.
+Everything goes to stderr; stdout belongs to results. Nothing that files hold is obeyed by a terminal.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
+
+
+def visible(text: str) -> str:
+    """The text with control characters, and those that turn its direction, written out: a terminal obeys them.
+
+    Line feeds and tabs stay.
+    """
+    return "".join(
+        one if one in "\n\t" or unicodedata.category(one) not in ("Cc", "Cf", "Cs") else f"\\u{ord(one):04x}"
+        for one in text
+    )
 
 
 class Progress(Protocol):
@@ -43,7 +55,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print one line to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from symile_clin.progress import Console, Quiet
+from symile_clin.progress import Console, Quiet, visible
 
 
 def test_without_a_terminal_progress_is_plain_lines_on_stderr(
@@ -31,3 +31,8 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         advance(1)
     Quiet().say("x")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    text = "a\x1b[2J\x1b]0;owned\x07\r\x9b31m\u202eb\x00\ud800\tc\nµ é 胸\n"
+    assert visible(text) == "a\\u001b[2J\\u001b]0;owned\\u0007\\u000d\\u009b31m\\u202eb\\u0000\\ud800\tc\nµ é 胸\n"

@@ -28,7 +28,7 @@ class Result(Protocol):
 def call(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
     """Call one pipeline function and show its result."""
     from symile_clin import pipeline
-    from symile_clin.progress import Console, Quiet
+    from symile_clin.progress import Console, Quiet, visible
     from symile_clin.ranks import launched
 
     ranks = launched()
@@ -38,7 +38,7 @@ def call(command: str, *, as_json: bool, quiet: bool, **arguments: Any) -> None:
         as_json, quiet = False, True
     result: Result = getattr(pipeline, command)(progress=Quiet() if quiet else Console(), **arguments)
     if as_json or not quiet:
-        shown = json.dumps(result.record(), allow_nan=False) if as_json else result.text()
+        shown = json.dumps(result.record(), allow_nan=False) if as_json else visible(result.text())
         with writing(Path("stdout"), needed=len(shown.encode())):
             click.echo(shown)
     code = getattr(result, "exit_code", 0)  # of commands whose answer may be no
