@@ -20,6 +20,7 @@ from symile_clin.cli.track import track
 from symile_clin.cli.unexpected import told, without_ids
 from symile_clin.cli.vectors import embed, index, search
 from symile_clin.errors import SymileClinError, is_out_of_memory
+from symile_clin.progress import visible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -111,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     with suppress(OSError):  # stderr may be a file on the same full disk: the code says it still
-        click.echo(f"symile-clin: {message}", err=True)
+        click.echo(f"symile-clin: {visible(' '.join(message.split()))}", err=True)
     return code
 
 
