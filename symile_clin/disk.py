@@ -28,6 +28,8 @@ PARTLY: Final = "it was taken only in part"
 _NUMBER: Final = re.compile(r"\(os error (\d+)\)")
 #: Without a file's name these are a disk's still; others may be a socket's, a pipe's or a process's.
 _OF_A_DISK: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE})
+#: Somebody is asking for these.
+_OF_A_NAME: Final = frozenset({errno.EEXIST, errno.ENOENT})
 FREE_SOME: Final = "Free some and run it again"
 
 
@@ -83,14 +85,18 @@ def writing(path: Path, *, temporary: Path | None = None, needed: int | None = N
         ) from None
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder, one with several names once; what vanishes meanwhile is left out."""
+def size(path: Path, *, on_disk: bool = False) -> int:
+    """Bytes of a file, or of all files in a folder, one with several names once; what vanishes meanwhile is left out.
+
+    Args:
+        on_disk: count the blocks that they take: small files take more than they hold.
+    """
     found: dict[tuple[int, int], int] = {}
     for one in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
             status = one.stat()
             if stat.S_ISREG(status.st_mode):
-                found[status.st_dev, status.st_ino] = status.st_size
+                found[status.st_dev, status.st_ino] = status.st_blocks * 512 if on_disk else status.st_size
     return sum(found.values())
 
 
@@ -116,7 +122,9 @@ def _refusal(error: Exception, path: Path, temporary: Path | None) -> Refused | 
             return Refused(place, PARTLY if found.group()[0].isdigit() else found.group(), is_full=True)
         if number in FULL:
             return Refused(place, os.strerror(number), is_full=True)
-        if number is not None and (number in _OF_A_DISK if name is None else _is_own(Path(place), path, temporary)):
+        if number is None or number in _OF_A_NAME:
+            continue
+        if number in _OF_A_DISK if name is None else _is_own(Path(place), path, temporary):
             return Refused(place, os.strerror(number), is_full=False)
     return None
 

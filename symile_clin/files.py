@@ -195,9 +195,6 @@ def _exchange(first: Path, second: Path) -> bool:
     return done == 0
 
 
-require_space, size = disk.require_space, disk.size
-
-
 @contextmanager
 def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock file; it is released even when the process dies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from symile_clin import disk
 from symile_clin.cohort.answers import Answers
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.choose import NO_EVENT, OF, Chooser, Chosen
@@ -26,6 +28,8 @@ from symile_clin.progress import Progress
 from symile_clin.schema import INDEX_TIME, SAMPLE_ID, present_column
 from symile_clin.sources.catalog import Catalog
 
+#: About what all tables of a cohort hold of one.
+TABLES_BYTES_PER_SAMPLE = 2_000
 NO_INDEX_TIME = "no index time"
 FURTHER = "each event in the window is a sample"
 
@@ -129,6 +133,8 @@ def assemble(
             _refuse_empty(attrition)
     has = {name: one.events[SAMPLE_ID] for name, one in chosen.items()}
     _leave_few(attrition, spec.require, found | has)
+    in_reach = {name: one for name, one in modalities.items() if one.reads_from is None or _source(one, catalog)}
+    disk.require_space(work, room(in_reach, chosen, attrition.samples) - disk.size(work), what="the cohort")
     shards: dict[str, Shards] = {}
     open_work(work)
     for name, modality in modalities.items():
@@ -171,6 +177,21 @@ def assemble(
         attrition=attrition,
         ties=tied_values({name: (modalities[name], choosers[name], chosen[name].events) for name in order}),
     )
+
+
+def room(modalities: Mapping[str, Modality], chosen: Mapping[str, Chosen], samples: pd.DataFrame) -> int:
+    """Bytes that a cohort takes while it is built, if no sample leaves any more.
+
+    Arrays of what is read are there twice, first in shards; others once. Tables are small beside them.
+    """
+    total = len(samples) * TABLES_BYTES_PER_SAMPLE
+    for name, modality in modalities.items():
+        for array in modality.arrays.values():
+            rows, times = len(samples), 1
+            if name in chosen and modality.reads_from is not None and not array.fitted:
+                rows, times = int(chosen[name].events[SAMPLE_ID].isin(samples[SAMPLE_ID]).sum()), 2
+            total += times * rows * math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    return total
 
 
 def _link(

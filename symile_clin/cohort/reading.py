@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from symile_clin import files
 from symile_clin.cohort.attrition import Attrition
 from symile_clin.cohort.choose import Chooser, Chosen, records
 from symile_clin.cohort.opening import SHARD_EVENTS, FileRead, Outcome, Read, died, read_shard
@@ -75,7 +73,7 @@ def read_chosen(
 
     Raises:
         TooManyRefusedError: more are refused than the share allows.
-        DiskError: there is not enough room for the shards and the arrays that will be made of them.
+        DiskError: the disk does not take what was read.
     """
     done: list[pd.DataFrame] = []
     reasons = dict(chosen.reasons)
@@ -85,7 +83,6 @@ def read_chosen(
     limit = RefusalLimit(modality.name, "read", share=max_refused, attrition=attrition)
     listed = 0
     pending = chosen.events
-    files.require_space(work, 2 * len(pending) * _row_bytes(modality) - files.size(work))
     with progress.track(f"reading {modality.name}", len(pending)) as advance:
         while len(pending):
             pending = pending.sort_values(SAMPLE_ID, key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
@@ -132,11 +129,3 @@ def _held_against(outcome: Outcome, sums: Mapping[str, str], modality: Modality)
     if isinstance(outcome, Read) and any(sums.get(file.path, file.sha256) != file.sha256 for file in outcome.files):
         return Refusal(Reason.CHECKSUM, f"not what {SUMS} lists", modality.after_unreadable)
     return outcome
-
-
-def _row_bytes(modality: Modality) -> int:
-    return sum(
-        math.prod(array.shape) * np.dtype(array.dtype).itemsize
-        for array in modality.arrays.values()
-        if not array.fitted
-    )

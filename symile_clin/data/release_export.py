@@ -38,6 +38,8 @@ from symile_clin.schema import HADM_ID, INDEX_TIME, SPLIT, SUBJECT_ID, present_c
 
 #: Samples in memory at once.
 CHUNK: Final = 32
+#: Of a row in the arrays of ids and labels.
+ID_BYTES: Final = 24
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,16 @@ def check_exportable(cohort: Cohort, modalities: Mapping[str, Modality]) -> None
 
 
 def bytes_needed(cohort: Cohort, forms: Mapping[str, ReleasedForm]) -> int:
-    """Size of the arrays that an export writes."""
+    """Size of the arrays that an export writes, and about that of its tables."""
     rows = sum(len(_rows(cohort, split)[0]) for split in RELEASED_SPLITS)
+    some = _admissions(cohort.samples.head(100), forms)
+    line = len(some.to_csv(date_format=TIME_FORMAT)) / len(some)
     per_row = sum(
         int(np.prod(shape)) * np.dtype(form.arrays[stem].dtype).itemsize
         for form in forms.values()
         for stem, shape in form.shapes().items()
     )
-    return rows * per_row
+    return rows * (per_row + ID_BYTES + round(line)) + round(len(cohort.samples) * line)
 
 
 def write_release(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from symile_clin import disk
 from symile_clin.data.store import newest_cohort, open_cohort
 from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.evaluation.evaluate import evaluate_split
@@ -15,6 +17,11 @@ from symile_clin.pipeline.runs import cohort_of, home_of, open_run
 from symile_clin.pipeline.trained import BATCH_SIZE, Measured, Trained, open_trained
 from symile_clin.progress import Progress
 from symile_clin.schema import COHORTS_ROOT, EVAL_DIR, RUNS_ROOT, SUBJECT_ID, TRACKING_URI, Split
+from symile_clin.search.index import matrix_bytes
+
+#: Of the figures, tables and the page of an evaluation, whose number of pictures does not hang on the cohort: with
+#: X-rays and ECGs they take 6 MB.
+PAGES_BYTES: Final = 8_000_000
 
 
 def evaluate(
@@ -68,6 +75,8 @@ def evaluate(
     trained = open_trained(opened, data, device=device)
     progress.say(f"Evaluating run {opened.path} on the {split} split of cohort {data.path}, device {trained.device}.")
     directory = trained.directory(EVAL_DIR, split)
+    vectors = matrix_bytes(list(trained.modalities), len(data.rows(split)), trained.model.dim)
+    disk.require_space(directory, vectors + PAGES_BYTES, what="its embeddings, tables, figures and page")
     evaluation = evaluate_split(
         run=opened.name,
         model=trained.model,

@@ -37,6 +37,8 @@ EXPORTS_ROOT: Final = "exports"
 MODEL: Final = "model.json"
 CARD: Final = "README.md"
 STAGE: Final = "export"
+#: At most, of the card, the settings and the fitted states.
+CARD_BYTES: Final = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def export_run(*, run: str | None = None, out: Path | None = None, progress: Pro
     settings = config.model_dump(mode="json")
     spec = {name: _without_folders(one, cohort.spec["modalities"][name]) for name, one in modalities.items()}
     progress.say(f"Exporting run {opened.path}, trained on cohort {cohort.name}.")
-    with files.atomic_directory(folder) as temporary:
+    needed = disk.size(opened.path / CHECKPOINTS_DIR / BEST / WEIGHTS) + CARD_BYTES
+    disk.require_space(folder, needed, what="the model")
+    with files.atomic_directory(folder, needed=needed) as temporary:
         save_weights(temporary, model=model, objective=objective)
         for name in modalities:
             files.write_json(temporary / STATE_DIR / f"{name}.json", cohort.state(name))

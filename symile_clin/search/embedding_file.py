@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -14,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.evaluation.embed import Embedded
-from symile_clin.search.index import write_matrices
+from symile_clin.search.index import matrix_bytes, write_matrices
 
 SUFFIXES: Final = (".parquet", ".npz")
 #: Key of a Parquet file's metadata, and name of an .npz's array, that hold what was embedded by what, as JSON.
 ABOUT: Final = "symile_clin"
 ROWS_PER_GROUP: Final = 4096
+#: At most, of a sample's other columns, and of a file's own description.
+ROW_BYTES: Final = 64
+LEAST_BYTES: Final = 32 << 10
 
 
 def write_embeddings(
@@ -39,12 +42,18 @@ def write_embeddings(
 
     Raises:
         TrainingError: an embedding is not finite.
+        DiskError: no room, or another refusal of the disk.
     """
     shape = (len(samples), int(about["dim"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        write_matrices(Path(folder), names, batches, shape=shape)
-        matrices = {name: np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in names}
+    # as matrices first, then, beside them, as one file
+    needed = 2 * matrix_bytes(names, *shape) + ROW_BYTES * len(samples) + LEAST_BYTES
+    disk.require_space(path, needed, what="the embeddings and a copy of them")
+    with ExitStack() as stack:
+        with disk.writing(path, needed=needed):
+            folder = stack.enter_context(files.scratch(path))
+        stack.enter_context(disk.writing(path, temporary=folder, needed=needed))
+        write_matrices(folder, names, batches, shape=shape)
+        matrices = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
         with files.atomic(path) as temporary:
             if path.suffix == ".npz":
                 _write_npz(temporary, samples, matrices, about)

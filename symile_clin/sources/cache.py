@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from symile_clin import files
+from symile_clin import disk, files
 from symile_clin.errors import SourceError
 from symile_clin.progress import Progress
 from symile_clin.sources.convert import CONVERTER_VERSION, convert, find_table
+from symile_clin.sources.glance import copy_bytes
 from symile_clin.sources.inputs import CONTENTS, identity
 from symile_clin.sources.tables import TableSpec
 
@@ -37,11 +38,13 @@ class ParquetCache:
         self.roots = roots
         self._directory = directory
         self._progress = progress
+        self._has_looked = False
 
     @property
     def directory(self) -> Path:
         """Where the copies are kept."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        with disk.writing(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         return self._directory
 
     def parquet(self, name: str) -> Path:
@@ -59,6 +62,7 @@ class ParquetCache:
             for cut_short in self._directory.glob(f".{stem}-*.tmp"):
                 cut_short.unlink()  # whoever wrote it is dead: the lock is ours
             if _sidecar(target) is None:
+                self._look_for_room()
                 described = identity(spec, root, path)
                 contents = convert(spec, path, target, sums=root)
                 copy = {"converter": CONVERTER_VERSION, "copy_bytes": target.stat().st_size}
@@ -96,6 +100,21 @@ class ParquetCache:
                 known = dict[str, Any]()
             described.append({**table, **{key: known[key] for key in CONTENTS if key in known}})
         return described
+
+    def _look_for_room(self) -> None:
+        """Before the first table is converted: whether the disk has room for the copies of all that are large.
+
+        Raises:
+            DiskError: it has not.
+        """
+        if self._has_looked:
+            return
+        self._has_looked = True
+        needed = sum(copy_bytes(spec, self.roots[spec.source]) for spec in self._specs.values() if self._is_due(spec))
+        disk.require_space(self._directory, needed, what="the Parquet copies of the tables")
+
+    def _is_due(self, spec: TableSpec) -> bool:
+        return spec.source in self.roots and self.known(spec.name) is None
 
     def _target(self, spec: TableSpec, path: Path) -> Path:
         """Named after the table, the source's place, and what the copy depends on."""

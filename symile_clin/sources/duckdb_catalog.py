@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,12 +13,16 @@ import duckdb
 import ibis
 import pyarrow as pa
 
-from symile_clin.errors import ConfigError
+from symile_clin import disk
+from symile_clin.errors import ConfigError, DiskError
 from symile_clin.sources.cache import ParquetCache
 from symile_clin.sources.catalog import Catalog
 from symile_clin.sources.frames import to_frame
 from symile_clin.sources.memory import memory_bytes
 from symile_clin.sources.spill import spill_folder
+
+#: DuckDB takes nine tenths of what is free when it starts for the most that it may spill.
+_SPILL_LIMIT = re.compile(r"offload.*?\([^/()]*/([\d.]+ \w+) used\)", re.DOTALL)
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -96,10 +101,19 @@ class DuckDbCatalog(Catalog):
 
     @contextmanager
     def _within_memory(self) -> Iterator[None]:
+        folder = self._cache.directory
         try:
-            yield
-        except duckdb.OutOfMemoryException:
-            raise ConfigError(
-                f"the tables cannot be joined within {self._memory} of memory and the disk space that is free",
-                remedy="Give more with --memory, or fewer --threads",
+            with disk.writing(folder):
+                yield
+        except duckdb.OutOfMemoryException as error:
+            spilled = _SPILL_LIMIT.search(str(error))
+            if spilled is None:
+                raise ConfigError(
+                    f"the tables cannot be joined within {self._memory} of memory",
+                    remedy="Give more with --memory, or fewer --threads",
+                ) from None
+            raise DiskError(
+                f"the join does not fit into {self._memory} of memory and what is free on the disk of {folder}",
+                expected=f"more than {spilled[1]} of room there for what it spills",
+                remedy="Free some, or give more with --memory, or fewer --threads",
             ) from None

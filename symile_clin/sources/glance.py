@@ -25,6 +25,11 @@ from symile_clin.sources.tables import ColumnType, TableSpec
 
 #: Rows of a Parquet file that are looked at.
 PARQUET_ROWS: Final = 200_000
+#: A smaller file is converted in a second or two, whatever room it takes.
+LARGE_BYTES: Final = 16 << 20
+COPY_SECONDS: Final = 5.0
+#: A copy's rows may repeat less than those of the part that was looked at.
+COPY_MARGIN: Final = 1.25
 Form = Literal["csv.gz", "csv", "parquet"]
 _ARROW: Final[dict[ColumnType, pa.DataType]] = {
     "int": pa.int64(),
@@ -102,6 +107,21 @@ def glance(spec: TableSpec, path: Path, *, seconds: float) -> Glance:
         sample=sample,
         fault=fault,
     )
+
+
+def copy_bytes(spec: TableSpec, root: Path) -> int:
+    """About how large the typed Parquet copy of a table will be, from a part of it; 0 of one that takes no time.
+
+    A table that is not there, or cannot be read, takes none: its conversion says so.
+    """
+    path = table_file(root, spec.path)
+    if path is None or path.stat().st_size < LARGE_BYTES:
+        return 0
+    try:
+        found = glance(spec, path, seconds=COPY_SECONDS)
+    except (SourceError, OSError):
+        return 0
+    return round(COPY_MARGIN * (found.copy_bytes or found.bytes))
 
 
 def table_file(root: Path, name: str) -> Path | None:

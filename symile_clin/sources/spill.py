@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from symile_clin import files
+from symile_clin import disk, files
 
 PREFIX: Final = "spill-"
 
@@ -33,7 +33,8 @@ def spill_folder(directory: Path) -> Iterator[Path]:
                 shutil.rmtree(left)
             finally:
                 os.close(handle)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
+        with disk.writing(directory):
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
         owned = os.open(folder, os.O_RDONLY)
         fcntl.flock(owned, fcntl.LOCK_EX)
     try:

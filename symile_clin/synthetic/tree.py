@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from symile_clin import disk
 from symile_clin.modalities.base import Modality
 from symile_clin.modalities.synthetic_patient import SyntheticOptions, SyntheticPatient
 from symile_clin.progress import Progress
@@ -47,6 +48,8 @@ PLAIN_TABLES: Final = frozenset({"mimic_ecg"})
 CHUNK: Final = 20  #: patients
 #: Chunks in flight per process: enough to keep it busy, few enough to hold no more than that in memory.
 AHEAD: Final = 4
+#: Later patients may have more admissions than the first ones.
+MARGIN: Final = 1.25
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,21 @@ def _start(out: Path, spec: TableSpec, rows: Sequence[Mapping[str, Any]], stack:
 
 
 def _chunks(writer: _Writer, patients: int, workers: int) -> Iterator[_Chunk]:
-    """Chunks in the order of the patients."""
-    starts = range(0, patients, CHUNK)
-    if workers == 1:
+    """Chunks in the order of the patients, the first of which tells how much room the others will take.
+
+    Raises:
+        DiskError: there is not enough.
+    """
+    first = writer(0)
+    yield first
+    done = disk.size(writer.out, on_disk=True) + sum(map(len, first.tables.values()))
+    disk.require_space(
+        writer.out,
+        round(MARGIN * done * (patients - first.patients) / first.patients),
+        what=f"{patients - first.patients:,} more patients",
+    )
+    starts = range(CHUNK, patients, CHUNK)
+    if workers == 1 or not starts:
         yield from map(writer, starts)
         return
     # Fresh processes: a fork would copy whatever threads and libraries the caller has.

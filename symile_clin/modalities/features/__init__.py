@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -199,9 +200,12 @@ class Features(Linked):
         places = self._places(samples)
         order = np.argsort(places, kind="stable")
         ordered = places[order]
+        path = folder / "vector.npy"
         target = np.lib.format.open_memmap(
-            folder / "vector.npy", mode="w+", dtype=np.dtype(spec.dtype), shape=(len(samples), *spec.shape)
+            path, mode="w+", dtype=np.dtype(spec.dtype), shape=(len(samples), *spec.shape)
         )
+        with path.open("r+b") as file:  # a full disk would kill a process that writes to a map of what is not there yet
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         first = 0
         for chunk in self._chunks():
             low, high = np.searchsorted(ordered, [first, first + len(chunk)])
