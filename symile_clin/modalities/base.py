@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -101,6 +101,21 @@ class Choice:
     label: str
     column: str
     time: str | None = None
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """What tells one patient's recordings from another's, so that none is in two splits unseen.
+
+    Attributes:
+        ids: columns of samples.parquet, by what they number ("study"): two patients never share a value.
+        arrays: stored values that two recordings never share.
+        but: why equal recordings may be stored as other values, as a clause; empty where they may not.
+    """
+
+    ids: Mapping[str, str] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
+    but: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,6 +226,11 @@ class Modality(ABC):
     def match_columns(self) -> tuple[str, ...]:
         """Columns in which a matched negative of this modality equals the positive, such as an image's view."""
         return ()
+
+    @property
+    def recordings(self) -> Recordings:
+        """Nothing, where equal values of two patients are no surprise: measured numbers, or vectors made elsewhere."""
+        return Recordings()
 
     @abstractmethod
     def events(self, tables: Tables) -> ir.Table:

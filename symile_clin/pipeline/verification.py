@@ -1,24 +1,40 @@
-"""`symile-clin cohort verify`: is a cohort still what was built, and are its sources still what it was built from?"""
+"""`symile-clin cohort verify`: is a cohort what was built, does nothing of its held-out splits leak into train, and are
+its sources still what it was built from?
+
+Whether it leaks is proved in leakage.py; here are its files, its lists and its sources.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from symile_clin import files
-from symile_clin.cohort.spec import parse_spec
+from symile_clin.cohort.spec import CohortSpec, parse_spec
 from symile_clin.data.candidates import CandidateLists, read_candidates
 from symile_clin.data.inputs import read_inputs
 from symile_clin.data.join import stored_sha256
 from symile_clin.data.prepare import HELD_OUT, LISTS, hash_cohort, hash_lists
 from symile_clin.data.store import Cohort, newest_cohort, open_cohort
 from symile_clin.errors import ConfigError, SymileClinError
+from symile_clin.modalities.base import Modality
 from symile_clin.modalities.registry import ROOMS
 from symile_clin.pipeline.inputs import source_tables
+from symile_clin.pipeline.leakage import (
+    Finding,
+    NotProved,
+    Proof,
+    fitted_on_train,
+    inputs_in_their_windows,
+    no_file_in_two_splits,
+    no_one_in_two_splits,
+    no_recording_in_two_splits,
+)
 from symile_clin.progress import Progress
 from symile_clin.schema import (
     CANDIDATES_DIR,
@@ -27,6 +43,7 @@ from symile_clin.schema import (
     INPUTS,
     MANIFEST,
     ROW,
+    SAMPLE_ID,
     SAMPLES,
     SPLIT,
     SPLITS,
@@ -37,18 +54,7 @@ from symile_clin.sources.convert import find_table
 
 #: Findings that are listed; the others are counted.
 MOST_LISTED: Final = 50
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it was.
-
-    Attributes:
-        where: a file of the cohort, a source table, or a row of inputs.parquet (whose paths carry patients' ids).
-    """
-
-    where: str
-    what: str
+GOOD: Final = "All as they were built; nothing of val or test is in train, and no input is outside its window."
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Verification:
         sources: source tables and chosen files that were; None where they were not asked for.
         findings: the first of them, in order.
         found: how many there are.
+        not_proved: what the cohort's files cannot tell.
     """
 
     path: Path
@@ -67,6 +74,7 @@ class Verification:
     sources: int | None
     findings: list[Finding]
     found: int
+    not_proved: list[str]
 
     @property
     def exit_code(self) -> int:
@@ -80,7 +88,8 @@ class Verification:
         lines = [f"  {one.where}: {one.what}" for one in self.findings]
         if self.found > len(self.findings):
             lines.append(f"  ... and {self.found - len(self.findings):,} more")
-        return "\n".join([head, *lines, f"Findings: {self.found:,}." if self.found else "All as they were built."])
+        lines += [f"  Not proved: {what}." for what in self.not_proved]
+        return "\n".join([head, *lines, f"Findings: {self.found:,}." if self.found else GOOD])
 
     def record(self) -> dict[str, Any]:
         """The same for programs."""
@@ -90,6 +99,7 @@ class Verification:
             "sources": self.sources,
             "found": self.found,
             "findings": [vars(one) for one in self.findings],
+            "not_proved": list(self.not_proved),
         }
 
 
@@ -103,7 +113,7 @@ def verify_cohort(
     mimic_ecg: Path | None = None,
     progress: Progress,
 ) -> Verification:
-    """Read every file of a cohort again, and prove what must hold of splits and candidate lists.
+    """Read every file of a cohort again, and prove what must hold of splits, inputs, fitted states and candidate lists.
 
     Args:
         cohort: a cohort directory; None takes the newest complete one.
@@ -112,7 +122,7 @@ def verify_cohort(
 
     Raises:
         NotFoundError: there is no cohort.
-        ConfigError: source directories without `sources`, or the reverse; a cohort whose files are not its own.
+        ConfigError: source directories without `sources`, or the reverse.
     """
     given = {
         "mimic_iv": mimic_iv, "mimic_cxr": mimic_cxr, "mimic_cxr_dicom": mimic_cxr_dicom, "mimic_ecg": mimic_ecg,
@@ -122,32 +132,42 @@ def verify_cohort(
     linked = opened.manifest.get("inputs", {}).get("linked")  # files that the spec itself names need no directory
     if sources != bool(roots) and not (sources and linked):
         raise ConfigError("--sources and directories of sources go together", remedy="Give both, or neither")
-    if "files" not in opened.manifest:
-        raise ConfigError(
-            f"the manifest of {opened.path} lists no files", expected="a cohort of `cohort build`",
-            remedy="For an imported release, run `cohort import --verify` again",
-        )  # fmt: skip
+    spec = parse_spec(dict(opened.spec), ROOMS, source=MANIFEST)
+    modalities = spec.make_modalities(ROOMS)
     progress.say(f"Reading cohort {opened.path} again.")
-    findings = list(_files(opened))
+    findings: list[Finding] = list(_files(opened))
     damaged = bool(findings)
-    for check in (_splits, _lists, _content):
-        findings += _guarded(check, opened, damaged=damaged)
+    checks: tuple[Callable[[Cohort], Proof], ...] = (
+        _rows,
+        _lists,
+        _content,
+        no_one_in_two_splits,
+        partial(no_recording_in_two_splits, modalities=modalities),
+        partial(no_file_in_two_splits, modalities=modalities),
+        partial(inputs_in_their_windows, spec=spec, modalities=modalities),
+        partial(fitted_on_train, modalities=modalities),
+    )
+    proofs = [proof for check in checks for proof in _guarded(check, opened, damaged=damaged)]
+    findings += [one for one in proofs if isinstance(one, Finding)]
     read = 0
     if sources:
-        drift = list(_sources(opened, roots))
+        drift = list(_sources(opened, roots, spec, modalities))
         read, findings = len(drift), findings + [one for one in drift if one is not None]
     return Verification(
         path=opened.path,
-        checked=len(opened.manifest["files"]),
+        checked=len(opened.manifest.get("files", ())),
         sources=read if sources else None,
         findings=findings[:MOST_LISTED],
         found=len(findings),
+        not_proved=[one.what for one in proofs if isinstance(one, NotProved)],
     )
 
 
 def _files(cohort: Cohort) -> Iterator[Finding]:
-    """Every file's bytes."""
-    listed: Mapping[str, Any] = cohort.manifest["files"]
+    """Every file's bytes, where the manifest keeps their digests."""
+    listed: Mapping[str, Any] | None = cohort.manifest.get("files")
+    if listed is None:
+        return
     found = files.listing(cohort.path, leave_out=[MANIFEST, FIGURES_DIR])
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:
@@ -160,27 +180,29 @@ def _files(cohort: Cohort) -> Iterator[Finding]:
             yield Finding(name, "has other bytes than when the cohort was built")
 
 
-def _guarded(check: Callable[[Cohort], Iterator[Finding]], cohort: Cohort, *, damaged: bool) -> list[Finding]:
-    """A check's findings; where files are damaged, that it cannot be made is none of its own."""
+def _guarded(check: Callable[[Cohort], Proof], cohort: Cohort, *, damaged: bool) -> list[Finding | NotProved]:
+    """What a check comes to; where files are damaged, that it cannot be made is no finding of its own."""
+    proved: list[Finding | NotProved] = []
     try:
-        return list(check(cohort))
-    except (SymileClinError, OSError, ValueError, KeyError, IndexError) as error:
-        return [] if damaged else [Finding(MANIFEST, f"{type(error).__name__} while it was checked")]
+        proved.extend(check(cohort))
+    except (SymileClinError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        if not damaged:
+            proved.append(Finding(MANIFEST, f"{type(error).__name__} while it was checked"))
+    return proved
 
 
-def _splits(cohort: Cohort) -> Iterator[Finding]:
-    """No patient in two splits."""
+def _rows(cohort: Cohort) -> Proof:
+    """Rows in order, splits that are known."""
     samples = cohort.samples
     if samples[ROW].tolist() != list(range(len(samples))):
         yield Finding(SAMPLES, "rows are not in order")
     if not samples[SPLIT].isin(SPLITS).all():
         yield Finding(SAMPLES, "holds samples of no known split")
-    shared = int((samples.groupby(SUBJECT_ID)[SPLIT].nunique() > 1).sum())
-    if shared:
-        yield Finding(SAMPLES, f"{shared:,} patients are in more than one split")
+    if samples[SAMPLE_ID].duplicated().any():
+        yield Finding(SAMPLES, "holds a sample twice")
 
 
-def _lists(cohort: Cohort) -> Iterator[Finding]:
+def _lists(cohort: Cohort) -> Proof:
     """Candidates of their own split, the positive first, none twice."""
     for name, split, lists in _stored_lists(cohort):
         rows, listed = cohort.rows(split), lists.listed
@@ -198,8 +220,12 @@ def _lists(cohort: Cohort) -> Iterator[Finding]:
             yield Finding(name, "lists the query's own patient")
 
 
-def _content(cohort: Cohort) -> Iterator[Finding]:
+def _content(cohort: Cohort) -> Proof:
     """Every array's values, and the hash of all."""
+    if "files" not in cohort.manifest:
+        yield NotProved(f"that its bytes are as they were: {cohort.manifest['source']} has its own checksums, which "
+                        "`cohort import --verify` compares")  # fmt: skip
+        return
     arrays: dict[str, dict[str, str]] = {}
     for name, of_modality in cohort.manifest["arrays"].items():
         arrays[name] = {array: stored_sha256(cohort.array(name, array)) for array in of_modality}
@@ -219,10 +245,10 @@ def _stored_lists(cohort: Cohort) -> Iterator[tuple[str, Any, CandidateLists]]:
                 yield name, split, read_candidates(cohort.path / name)
 
 
-def _sources(cohort: Cohort, roots: Mapping[str, Path]) -> Iterator[Finding | None]:
+def _sources(
+    cohort: Cohort, roots: Mapping[str, Path], spec: CohortSpec, modalities: Mapping[str, Modality]
+) -> Iterator[Finding | None]:
     """One answer for each source file that was read: what is different, or None."""
-    spec = parse_spec(dict(cohort.spec), ROOMS, source=MANIFEST)
-    modalities = spec.make_modalities(ROOMS)
     tables: list[Mapping[str, Any]] = cohort.manifest["inputs"]["tables"]
     digests = {table["table"]: table["sha256"] for table in tables if "sha256" in table}
     for table in source_tables(spec, modalities):

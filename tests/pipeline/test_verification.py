@@ -19,26 +19,16 @@ from symile_clin.cli import run
 from symile_clin.data.prepare import hash_cohort, hash_lists
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import ConfigError
-from symile_clin.pipeline.cohorts import build_cohort
 from symile_clin.pipeline.verification import Verification, verify_cohort
 from symile_clin.progress import Quiet
-from symile_clin.strict import apply_overrides, dump_yaml
-from tests.cohort.tree import ADMITTED, HOUR, SPEC, Tree
-
-SAMPLES = 24
+from tests.pipeline.verified_cohort import SAMPLES, SOURCES, build_tiny, forge
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree `tree` and its cohort `cohorts/tiny`."""
     root = tmp_path_factory.mktemp("verify")
-    tree = Tree(root / "tree")
-    for number in range(SAMPLES):
-        tree.complete(10_000_000 + number * 2 // 3, 20_000_000 + number, ADMITTED + number % 3 * 400 * HOUR)
-    roots = tree.write()
-    (root / "tiny.yaml").write_text(dump_yaml(apply_overrides(SPEC, ())))
-    options: dict[str, Any] = {"workers": 1, "tracking_uri": None, "progress": Quiet(), **roots}
-    build_cohort(spec=str(root / "tiny.yaml"), out=root / "cohorts" / "tiny", **options)
+    build_tiny(root)
     return root
 
 
@@ -54,8 +44,7 @@ def verify(root: Path, **options: Any) -> Verification:
 
 
 def verify_sources(root: Path) -> Verification:
-    sources = ("mimic_iv", "mimic_cxr", "mimic_ecg")
-    return verify(root, sources=True, **{source: root / "tree" / source for source in sources})
+    return verify(root, sources=True, **{source: root / "tree" / source for source in SOURCES})
 
 
 def found(result: Verification) -> dict[str, str]:
@@ -105,13 +94,6 @@ def test_figures_of_describe_are_no_finding(copy: Path) -> None:
     (copy / "cohorts" / "tiny" / "figures").mkdir()
     (copy / "cohorts" / "tiny" / "figures" / "attrition.png").write_bytes(b"x")
     assert verify(copy).found == 0
-
-
-def forge(cohort: Path, name: str) -> None:
-    """Make the manifest say that a changed file is as it was built: only what must hold of it can speak now."""
-    manifest = json.loads((cohort / "manifest.json").read_text())
-    manifest["files"][name] = files.listing(cohort)[name]
-    (cohort / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _patient_in_two_splits(cohort: Path) -> str:

@@ -18,6 +18,7 @@ from symile_clin.modalities.base import (
     EncoderOptions,
     Modality,
     Reason,
+    Recordings,
     Refusal,
     RoomOptions,
     Row,
@@ -152,6 +153,13 @@ class CXR(Modality):
     def files(self, row: Row) -> tuple[str, ...]:
         """The image."""
         return (str(row["path"]),)
+
+    @property
+    def recordings(self) -> Recordings:
+        """Study, image and file, and the picture; a release's may be another crop of the same."""
+        ids = {"study": f"{self.name}_study_id", "image": f"{self.name}_dicom_id", "file": f"{self.name}_path"}
+        released = self.options.stored == "released"
+        return Recordings(ids, ("image",), "pictures of train were cropped at random" if released else "")
 
     @property
     def match_columns(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from symile_clin.modalities.base import (
     EncoderOptions,
     Modality,
     Reason,
+    Recordings,
     Refusal,
     RoomOptions,
     Row,
@@ -103,6 +104,11 @@ class ECG(Modality):
         """Header and signal."""
         record = PurePosixPath(row["path"])
         return f"{record}.hea", f"{record}.dat"
+
+    @property
+    def recordings(self) -> Recordings:
+        """Study and file, and the signal."""
+        return Recordings({"study": f"{self.name}_study_id", "file": f"{self.name}_path"}, ("signal",))
 
     def is_valid(self, row: Row, source: Path | None) -> Refusal | None:
         """A record that cannot be used in full is no candidate: the next one is taken."""
