@@ -21,7 +21,7 @@ from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives.base import Objective
 from symile_clin.pipeline.exporting import MODEL, STAGE
 from symile_clin.pipeline.models import build_model, choose_device
-from symile_clin.schema import STATE_DIR
+from symile_clin.schema import MANIFEST, STATE_DIR
 from symile_clin.sources import paths
 from symile_clin.strict import nearest
 from symile_clin.training.checkpoint import WEIGHTS, load_weights
@@ -112,6 +112,7 @@ def load(path: str | Path, *, device: str = "cpu") -> ExportedModel:
         ConfigError: no such device.
     """
     folder = Path(path)
+    paths.refuse_link(folder, MANIFEST)
     manifest = files.read_manifest(folder)
     if manifest is None:
         raise NotFoundError(f"no exported model in {folder}", remedy="Write one with `symile-clin export`")

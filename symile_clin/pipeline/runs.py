@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from symile_clin import files
 from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.modalities.base import Modality
-from symile_clin.pipeline.reserved import reserve
+from symile_clin.pipeline.reserved import new_directory
 from symile_clin.schema import CONFIG, MANIFEST
 from symile_clin.sources import paths
 from symile_clin.strict import load_yaml, nearest
@@ -65,6 +66,7 @@ def open_run(root: Path, name: str | None) -> Run:
         path = max(complete.values(), key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
     else:
         path = complete.get(name, Path(name))
+    paths.refuse_link(path, MANIFEST)
     manifest = files.read_manifest(path)
     if manifest is None:
         if (root / str(name)).is_dir():
@@ -79,13 +81,13 @@ def open_run(root: Path, name: str | None) -> Run:
     return Run(path=path, config=load_yaml(path / CONFIG), manifest=manifest)
 
 
-def new_run_directory(root: Path, name: str | None, *, default: str) -> Path:
-    """Reserve a new run directory: `root/name`, or the first free `root/<default>-<number>`.
+def new_run_directory(root: Path, name: str | None, *, default: str) -> AbstractContextManager[tuple[Path, Path]]:
+    """A new run directory, `root/name` or the first free `root/<default>-<number>`, and where to fill it.
 
     Raises:
         ConfigError: the name is taken, or is not a plain name.
     """
-    return reserve(
+    return new_directory(
         root,
         name,
         defaults=(f"{default}-{number}" for number in count(1)),

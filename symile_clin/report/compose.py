@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from symile_clin import files
 from symile_clin.data.store import Cohort
@@ -131,10 +132,22 @@ def read_embedded(
     path = directory / EMBEDDINGS
     if not path.is_file() or not (directory / METRICS).is_file():
         raise NotFoundError(f"no evaluation in {directory}", remedy=f"Run {again}")
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    rows = arrays.pop(ROW)
-    if set(arrays) != set(modalities) or (len(rows) and int(rows.max()) >= len(cohort.samples)):
+    try:
+        # an open file: given a path, numpy leaves a damaged archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            whole = set(stored.files) == {ROW, *modalities}
+            arrays = {name: stored[name] for name in stored.files} if whole else {}
+    except Exception as error:  # a reader of hostile bytes may raise anything
+        what = f"{path} cannot be read as embeddings ({type(error).__name__})"
+        raise MismatchError(what, remedy=f"Run {again}") from None
+    rows = arrays.pop(ROW, None)
+    lengths = {len(one) for one in arrays.values()}
+    if rows is None or not _are_rows(rows, len(cohort.samples)) or lengths != {len(rows)}:
         raise MismatchError(f"{path} is not of cohort {cohort.name}", remedy=f"Run {again}")
     present = {name: cohort.samples[present_column(name)].to_numpy(dtype=np.bool_)[rows] for name in modalities}
     return Embedded(embeddings=arrays, present=present), rows
+
+
+def _are_rows(rows: NDArray[Any], samples: int) -> bool:
+    """Whether an array is of rows that a cohort has."""
+    return rows.ndim == 1 and rows.dtype.kind == "i" and (not len(rows) or 0 <= rows.min() <= rows.max() < samples)

@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from symile_clin import disk, files
+from symile_clin.data.npy import map_npy
 from symile_clin.data.store import Cohort
 from symile_clin.errors import CohortError
 from symile_clin.evaluation.embed import Embedded, require_finite
@@ -167,8 +168,8 @@ def write_matrices(
 
 def _mapped(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     try:
-        matrix: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        matrix: NDArray[np.float32] = map_npy(path)
+    except ValueError as error:
         raise CohortError(f"{path.name} of the index cannot be read: {error}", remedy=REMEDY) from None
     if matrix.shape != shape or matrix.dtype != np.float32:
         raise CohortError(

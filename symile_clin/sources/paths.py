@@ -32,22 +32,27 @@ def inside(root: Path, relative: str) -> Path | None:
         return None
 
 
-def refuse_links(directory: Path) -> None:
-    """Refuse a directory of ours that may have come from elsewhere if a link in it leads out of it.
+def refuse_link(directory: Path, name: str) -> None:
+    """Refuse a file of a directory of ours that may have come from elsewhere if it is a link out of it.
 
     A link to the directory itself is the user's own, and fine.
 
     Raises:
-        MismatchError: naming the first such link.
+        MismatchError: it is one.
     """
-    root = directory.resolve()
+    entry = directory / name
+    if entry.is_symlink() and inside(directory.resolve(), name) is None:
+        raise MismatchError(
+            f"{entry} is a link that leads out of {directory}",
+            expected="a directory that holds what it is made of",
+            remedy="Put the file itself there; to keep it on another disk, move the directory and link to that",
+        )
+
+
+def refuse_links(directory: Path) -> None:
+    """`refuse_link` for everything in a directory."""
     for entry in sorted(directory.rglob("*")):
-        if entry.is_symlink() and inside(root, entry.relative_to(directory).as_posix()) is None:
-            raise MismatchError(
-                f"{entry} is a link that leads out of {directory}",
-                expected="a directory that holds what it is made of",
-                remedy="Put the file itself there; to keep it on another disk, move the directory and link to that",
-            )
+        refuse_link(directory, entry.relative_to(directory).as_posix())
 
 
 def is_plain_name(name: object) -> bool:

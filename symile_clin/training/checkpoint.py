@@ -17,6 +17,7 @@ from symile_clin import disk, files
 from symile_clin.encoders.weights import load_exactly, read_state
 from symile_clin.errors import MismatchError, NotFoundError
 from symile_clin.objectives.base import Objective
+from symile_clin.sources.checksums import SUMS, listed_digests
 from symile_clin.training.state import TrainingState, checked
 
 WEIGHTS = "model.safetensors"
@@ -47,6 +48,8 @@ def save_checkpoint(
         # into an open file: given a path, torch does not say why it failed
         with (temporary / TRAINING_STATE).open("wb") as file:
             torch.save({**vars(state), _OPTIMIZER: optimizer.state_dict()}, file)
+        digests = {name: files.sha256(temporary / name) for name in (WEIGHTS, TRAINING_STATE)}
+        (temporary / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
 
 def copy_checkpoint(source: Path, directory: Path) -> None:
@@ -56,7 +59,9 @@ def copy_checkpoint(source: Path, directory: Path) -> None:
         DiskError: it could not be written; the old one is as it was.
     """
     with _replaced(directory, needed=disk.size(source)) as temporary:
-        for file in (source / WEIGHTS, source / TRAINING_STATE):
+        for file in (source / WEIGHTS, source / TRAINING_STATE, source / SUMS):
+            if file.name == SUMS and not file.exists():
+                continue  # of an earlier version
             try:
                 os.link(file, temporary / file.name)
             except OSError:  # a disk without links
@@ -75,11 +80,12 @@ def load_weights(directory: Path, *, model: nn.Module, objective: Objective) -> 
 
     Raises:
         NotFoundError: no checkpoint there.
-        MismatchError: naming what is missing, left over or of another shape.
+        MismatchError: naming what is missing, left over or of another shape; or a byte changed since it was written.
     """
     if not (directory / WEIGHTS).is_file():
         raise NotFoundError(f"no checkpoint in {directory}", remedy="Train first, or give another checkpoint")
     load_exactly(_together(model, objective), read_state(directory / WEIGHTS), source=str(directory))
+    _require_unchanged(directory, WEIGHTS)
 
 
 def load_checkpoint(
@@ -97,7 +103,7 @@ def load_checkpoint(
     try:
         optimizer.load_state_dict(moments)
         fits = all(
-            tensor.shape in (shapes[number], torch.Size())
+            tensor.shape in (shapes[number], torch.Size()) and bool(tensor.isfinite().all())
             for number, parameter in optimizer.state_dict()["state"].items()
             for tensor in parameter.values()
         )
@@ -105,9 +111,25 @@ def load_checkpoint(
         fits = False
     if not fits:
         raise MismatchError(
-            f"{directory / TRAINING_STATE} holds the optimizer of another model", remedy="Use another checkpoint"
+            f"{directory / TRAINING_STATE} holds the optimizer of another model",
+            remedy="Use another checkpoint",
         )
+    _require_unchanged(directory, TRAINING_STATE)
     return state
+
+
+def _require_unchanged(directory: Path, name: str) -> None:
+    """A changed number reads as well as any other: only a digest tells. Checkpoints of earlier versions have none.
+
+    Raises:
+        MismatchError: the file is another one than was written.
+    """
+    written = listed_digests(directory, [name]).get(name)
+    if written is not None and files.sha256(directory / name) != written:
+        raise MismatchError(
+            f"{directory / name} is not what was written there: {SUMS} beside it lists another digest",
+            remedy="Use another checkpoint, or train again",
+        )
 
 
 def read_training_state(directory: Path) -> TrainingState:

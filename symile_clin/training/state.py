@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from symile_clin.errors import MismatchError
+
+#: Beyond these, a number of steps is none.
+MOST_STEPS: Final = 1 << 48
 
 
 @dataclass
@@ -59,7 +62,7 @@ def checked(values: Mapping[str, Any], *, source: str) -> TrainingState:
     state = TrainingState(**values) if values.keys() == TrainingState().__dict__.keys() else None
     if (
         state is None
-        or not all(isinstance(number, int) and number >= 0 for number in (state.step, state.best_epoch))
+        or not all(type(number) is int and 0 <= number < MOST_STEPS for number in (state.step, state.best_epoch))
         or not all(isinstance(number, float) and math.isfinite(number) for number in (state.loss, state.seconds))
         or not isinstance(state.history, list)
         or not all(isinstance(epoch, dict) and all(map(_is_metric, epoch.items())) for epoch in state.history)

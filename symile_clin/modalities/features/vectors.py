@@ -223,14 +223,14 @@ def read_keys(path: Path, column: str) -> pd.Series:
             if csv
             else pq.read_table(path, columns=[column]).column(0).to_pandas(integer_object_nulls=True)
         )
-    except (ValueError, EOFError, pa.ArrowException) as error:
+    except (ValueError, EOFError, SyntaxError, pa.ArrowException) as error:
         what = f"{path} cannot be read: {type(error).__name__}"
         raise SourceError(what, expected="a whole .npy, CSV or Parquet file") from None
     return keys
 
 
 def _keys_of_npy(path: Path) -> pd.Series:
-    keys: NDArray[Any] = np.load(path, allow_pickle=False)
+    keys: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # no archive, as above
     if keys.ndim != 1 or keys.dtype.kind not in "iuU":
         what = f"{path} holds {keys.dtype} of shape {keys.shape}"
         raise SourceError(what, expected="a whole number or text in each row")
