@@ -16,7 +16,18 @@ from symile_clin.data.candidates import CandidateLists, read_candidates
 from symile_clin.data.npy import map_npy
 from symile_clin.data.release import is_released_array
 from symile_clin.errors import CohortError, MismatchError, NotFoundError
-from symile_clin.schema import ARRAYS_DIR, CANDIDATES_DIR, NOT_CHECKED, ROW, SAMPLES, SPLIT, STATE_DIR, TRUTH, Split
+from symile_clin.schema import (
+    ARRAYS_DIR,
+    CANDIDATES_DIR,
+    MANIFEST,
+    NOT_CHECKED,
+    ROW,
+    SAMPLES,
+    SPLIT,
+    STATE_DIR,
+    TRUTH,
+    Split,
+)
 from symile_clin.sources import paths
 
 Rows = NDArray[np.int64]
@@ -174,6 +185,7 @@ def open_cohort(path: Path) -> Cohort:
         NotFoundError: no such cohort, or one whose build did not finish.
         MismatchError: a directory of another kind, or one whose names or links lead out of it.
     """
+    paths.refuse_link(path, MANIFEST)
     manifest = files.read_manifest(path)
     if manifest is None:
         raise NotFoundError(f"no complete cohort in {path}", remedy="Build one with `symile-clin cohort build`")
