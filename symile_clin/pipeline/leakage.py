@@ -62,9 +62,11 @@ class NotProved:
 
     Attributes:
         what: what was not proved, and why.
+        asks_sources: whether --sources answers it.
     """
 
     what: str
+    asks_sources: bool = False
 
 
 #: What a proof comes to, piece by piece; nothing where all is well.
@@ -143,20 +145,22 @@ def inputs_in_their_windows(cohort: Cohort, spec: CohortSpec, modalities: Mappin
         for choice in modality.choices:
             left = np.flatnonzero(~present & samples[choice.column].notna().to_numpy())
             if len(left):
-                yield Finding(SAMPLES, f"{choice.column} is there where {name} is absent: {_rows(left)}")
+                yield Finding(SAMPLES, f"{choice.column} is there where {name} is absent: {named_rows(left)}")
         window = spec.modalities[name].window
         if window is None:
             continue  # found by a key, whatever the time
         times = [choice.time for choice in modality.choices if choice.time is not None]
         if not times:
-            yield NotProved(f"when the values of {name} were taken: samples do not keep it, --sources reads it again")
+            yield NotProved(f"when the values of {name} were taken: samples do not keep it, --sources tells", True)
         for column in times:
             unknown = present & samples[column].isna().to_numpy()
             if unknown.any():
-                yield Finding(SAMPLES, f"{column} is empty where {name} is present: {_rows(np.flatnonzero(unknown))}")
+                yield Finding(
+                    SAMPLES, f"{column} is empty where {name} is present: {named_rows(np.flatnonzero(unknown))}"
+                )
             outside = present & ~unknown & ~within(samples[column], samples[INDEX_TIME], window)
             if outside.any():
-                yield Finding(SAMPLES, f"{column} is outside its window: {_rows(np.flatnonzero(outside))}")
+                yield Finding(SAMPLES, f"{column} is outside its window: {named_rows(np.flatnonzero(outside))}")
 
 
 def within(times: pd.Series[Any], index: pd.Series[Any], window: WindowSpec) -> NDArray[np.bool_]:
@@ -187,7 +191,7 @@ def fitted_on_train(cohort: Cohort, modalities: Mapping[str, Modality]) -> Proof
         for column in modality.columns:
             differs = _differs(filled[column], samples[column])
             if differs.any():
-                yield Finding(SAMPLES, f"{column} does not follow from train: {_rows(np.flatnonzero(differs))}")
+                yield Finding(SAMPLES, f"{column} does not follow from train: {named_rows(np.flatnonzero(differs))}")
         if "source" in cohort.manifest:
             yield NotProved(f"that arrays of {name} follow from train: they are {cohort.manifest['source']}'s own")
             continue
@@ -198,7 +202,7 @@ def fitted_on_train(cohort: Cohort, modalities: Mapping[str, Modality]) -> Proof
             wrong = ~np.isclose(expected.astype(np.float64), kept.astype(np.float64), rtol=1e-6, atol=1e-7)
             rows = np.flatnonzero(wrong.reshape(len(samples), -1).any(axis=1))
             if len(rows):
-                yield Finding(f"{name}/{array}", f"is not what train and the sample's row give: {_rows(rows)}")
+                yield Finding(f"{name}/{array}", f"is not what train and the sample's row give: {named_rows(rows)}")
 
 
 def row_digests(cohort: Cohort, name: str, array: str, rows: NDArray[np.int64]) -> pd.Series[Any]:
@@ -233,7 +237,8 @@ def _shared(where: str, what: str, groups: Iterable[NDArray[np.int64]], split: p
         yield Finding(where, f"{len(pairs):,} {what} are in more than one split: rows {named}{more}")
 
 
-def _rows(rows: Sequence[int] | NDArray[np.int64]) -> str:
+def named_rows(rows: Sequence[int] | NDArray[np.int64]) -> str:
+    """A few rows, and how many more."""
     named = ", ".join(str(int(row)) for row in rows[:MOST_NAMED])
     return f"rows {named} and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else f"rows {named}"
 

@@ -35,6 +35,7 @@ from symile_clin.pipeline.leakage import (
     no_one_in_two_splits,
     no_recording_in_two_splits,
 )
+from symile_clin.pipeline.source_times import inputs_are_of_their_windows
 from symile_clin.progress import Progress
 from symile_clin.schema import (
     CANDIDATES_DIR,
@@ -152,7 +153,12 @@ def verify_cohort(
     read = 0
     if sources:
         drift = list(_sources(opened, roots, spec, modalities))
-        read, findings = len(drift), findings + [one for one in drift if one is not None]
+        read, changed = len(drift), [one for one in drift if one is not None]
+        again = partial(inputs_are_of_their_windows, spec=spec, modalities=modalities, roots=roots, progress=progress)
+        proofs = [one for one in proofs if not (isinstance(one, NotProved) and one.asks_sources)]
+        more = _guarded(again, opened, damaged=bool(changed))
+        findings += [*changed, *(one for one in more if isinstance(one, Finding))]
+        proofs += more
     return Verification(
         path=opened.path,
         checked=len(opened.manifest.get("files", ())),

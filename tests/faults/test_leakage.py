@@ -19,20 +19,26 @@ from symile_clin.cli import run
 from symile_clin.data.join import stored_sha256
 from symile_clin.data.prepare import HELD_OUT, LISTS, hash_cohort, hash_lists
 from symile_clin.data.store import Cohort, open_cohort
+from symile_clin.modalities.registry import modalities_of
 from symile_clin.pipeline.release import export_cohort, import_cohort
 from symile_clin.pipeline.verification import Verification, verify_cohort
 from symile_clin.progress import Quiet
 from tests.cohort.tree import ADMITTED, HOUR, jpeg
-from tests.pipeline.verified_cohort import build_tiny, full_tree
+from tests.pipeline.verified_cohort import SOURCES, build_tiny, full_tree
 
 SECOND = pd.Timedelta(seconds=1)
+#: Of a lab drawn an hour after the window, in every admission.
+LATE = 1234.5
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree `tree` and its cohort `cohorts/tiny`."""
     root = tmp_path_factory.mktemp("leakage")
-    build_tiny(root, "require=[cxr,ecg]")
+    tree = full_tree(root / "tree")
+    for admission in tree.rows["admissions"]:
+        tree.lab(admission["subject_id"], admission["admittime"] + 25 * HOUR, LATE)  # which no sample may take
+    build_tiny(root, "require=[cxr,ecg]", tree=tree)
     return root
 
 
@@ -294,7 +300,7 @@ def test_a_cohort_without_leaks_has_none_though_it_was_written_again(copy: Path)
     Spoiled(copy).agree()
     result = verify(copy)
     assert (result.found, result.exit_code) == (0, 0), result.text()
-    assert result.not_proved == ["when the values of labs were taken: samples do not keep it, --sources reads it again"]
+    assert result.not_proved == ["when the values of labs were taken: samples do not keep it, --sources tells"]
 
 
 # --- leaks that are in the sources: the build does not know of them, the cohort it makes is as it was built ---
@@ -370,3 +376,73 @@ def test_the_command_tells_programs_what_leaks_and_what_was_not_proved(
         {"where": "samples.parquet", "what": f"1 cxr study ids are in more than one split: rows {first} and {second}"}
     ]
     assert len(record["not_proved"]) == 1
+
+
+# --- with the sources at hand: times that samples do not keep, and events that no source has ---
+
+
+def _value_of_after_the_window(cohort: Spoiled) -> None:
+    """A lab drawn at 25 h: its value and percentiles made again with it, so that only its source can tell."""
+    row = cohort.row("test")
+    cohort.set(row, "lab_50912", LATE)
+    _labs_again(cohort)
+
+
+def _labs_again(cohort: Spoiled) -> None:
+    """Fit and transform as the build does, so that state, percentiles and arrays agree with the spoiled values."""
+    labs = modalities_of(open_cohort(cohort.path).spec)["labs"]
+    state = labs.fit(cohort.samples[cohort.samples["split"] == "train"])
+    files.write_json(cohort.path / "state" / "labs.json", state)
+    cohort.samples, arrays = labs.transform(cohort.samples, state)
+    for name, values in arrays.items():
+        cohort.keep(f"labs/{name}", values)
+
+
+def _record_that_no_source_has(cohort: Spoiled) -> None:
+    row = cohort.row("train")
+    cohort.set(row, "ecg_study_id", 49_999_999)
+
+
+def _time_moved_into_the_window(cohort: Spoiled) -> None:
+    row = cohort.row("val")
+    cohort.set(row, "cxr_time", cohort.get(row, "cxr_time") - 2 * HOUR)
+
+
+def _index_time_and_events_moved_together(cohort: Spoiled) -> None:
+    row = cohort.row("test")
+    for column in ("index_time", "cxr_time", "ecg_time"):
+        cohort.set(row, column, cohort.get(row, column) + HOUR)
+
+
+IN_SOURCES = (
+    Leak(_value_of_after_the_window, "samples.parquet", "lab_50912 is not what the source has in the window: rows"),
+    Leak(_record_that_no_source_has, "samples.parquet", "ecg_study_id and ecg_time are of no event that the source"),
+    Leak(_time_moved_into_the_window, "samples.parquet", "cxr_dicom_id and cxr_time are of no event that the source"),
+    Leak(_index_time_and_events_moved_together, "samples.parquet", "index_time is another than the source's: rows"),
+)
+
+
+@pytest.fixture(scope="module")
+def roots(built: Path) -> dict[str, Path]:
+    """The sources of the cohort."""
+    return {source: built / "tree" / source for source in SOURCES}
+
+
+@pytest.mark.parametrize("leak", IN_SOURCES, ids=lambda leak: leak.plant.__name__.strip("_"))
+def test_what_only_the_sources_can_tell_is_found_with_them(
+    built: Path, tmp_path: Path, roots: dict[str, Path], leak: Leak
+) -> None:
+    shutil.copytree(built / "cohorts", tmp_path / "cohorts")  # with the tables' copies beside it
+    copy = tmp_path / "cohorts" / "tiny"
+    cohort = Spoiled(copy)
+    leak.plant(cohort)
+    cohort.agree()
+    assert verify(copy).found == 0
+    result = verify(copy, sources=True, **roots)
+    assert any(one.where == leak.where and leak.what in one.what for one in result.findings), result.text()
+    assert result.exit_code == 3
+
+
+def test_a_clean_cohort_is_what_its_sources_say(built: Path, roots: dict[str, Path]) -> None:
+    result = verify(built / "cohorts" / "tiny", sources=True, **roots)
+    assert (result.found, result.not_proved) == (0, []), result.text()
