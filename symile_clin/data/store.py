@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -130,13 +131,19 @@ class Cohort:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """samples.parquet; its position equals its `row`."""
-        return pd.read_parquet(self.path / SAMPLES)
+        """samples.parquet; its position equals its `row`.
+
+        Raises:
+            CohortError: it is damaged.
+        """
+        with _reading(self.path / SAMPLES):
+            return pd.read_parquet(self.path / SAMPLES)
 
     @cached_property
     def truth(self) -> pd.DataFrame | None:
         """Planted factors of each sample in row order, for synthetic cohorts."""
-        return pd.read_parquet(self.path / TRUTH) if (self.path / TRUTH).is_file() else None
+        with _reading(self.path / TRUTH):
+            return pd.read_parquet(self.path / TRUTH) if (self.path / TRUTH).is_file() else None
 
     def rows(self, split: Split) -> Rows:
         """Rows of a split, ascending."""
@@ -158,8 +165,14 @@ class Cohort:
         return StoredArray(self.path / ARRAYS_DIR / modality, self.manifest["arrays"][modality][array])
 
     def state(self, modality: str) -> dict[str, Any]:
-        """What the modality fitted on train."""
-        state: dict[str, Any] = files.read_json(self.path / STATE_DIR / f"{modality}.json")
+        """What the modality fitted on train.
+
+        Raises:
+            MismatchError: its file is damaged.
+        """
+        state: Any = files.read_json(self.path / STATE_DIR / f"{modality}.json")
+        if not isinstance(state, dict):
+            raise MismatchError(f"{modality}.json of cohort {self.name} is damaged", remedy="Rebuild the cohort")
         return state
 
     def candidates(self, split: Split, *, other_subjects: bool = False, matched: bool = False) -> CandidateLists:
@@ -169,13 +182,15 @@ class Cohort:
 
         Raises:
             NotFoundError: the cohort has none for that split.
+            CohortError: the file is damaged.
         """
         name = f"{split}_matched" if matched else f"{split}_other_subjects" if other_subjects else split
         path = self.path / CANDIDATES_DIR / f"{name}.parquet"
         if not path.is_file():
             remedy = "Draw shorter ones with --set candidates.n=..." if matched else "Use val or test"
             raise NotFoundError(f"cohort {self.name} has no candidate lists for '{name}'", remedy=remedy)
-        return read_candidates(path)
+        with _reading(path):
+            return read_candidates(path)
 
 
 def open_cohort(path: Path) -> Cohort:
@@ -237,6 +252,20 @@ def _place(directory: Path, file: object) -> Path:
             remedy="Do not use it if you do not know who made it; import a release that has moved again",
         )
     return found
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of a cohort's file that it is damaged, whatever its reader makes of that."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's trouble
+        raise CohortError(
+            f"{path} cannot be read: it is damaged",
+            remedy="`symile-clin cohort verify` names every file that is; build the cohort again",
+        ) from None
 
 
 def _map(path: Path, dtype: np.dtype[Any], expected: tuple[int, ...]) -> NDArray[Any]:

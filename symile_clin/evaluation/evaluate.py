@@ -30,7 +30,7 @@ from symile_clin.evaluation.measures import (
     tracked,
 )
 from symile_clin.evaluation.protocols import candidate_lists
-from symile_clin.evaluation.ranked import write_ranked
+from symile_clin.evaluation.ranked import DIGESTS, write_ranked
 from symile_clin.evaluation.retrieval import score_lists
 from symile_clin.evaluation.retrieval_figures import draw
 from symile_clin.evaluation.retrieval_table import methods, screen, write_retrieval
@@ -184,8 +184,9 @@ def evaluate_split(
     )
     with files.atomic_directory(directory) as folder:
         files.write_json(folder / METRICS, metrics)
-        files.write_json(folder / EVALUATION, about)
         write_ranked(folder / RANKS, ways.ranked)
+        digests = {name: files.sha256(folder / name) for name in (METRICS, RANKS)}
+        files.write_json(folder / EVALUATION, {**about, DIGESTS: digests})
         write_retrieval(folder / RETRIEVAL, measures, methods=how)
         np.savez(folder / EMBEDDINGS, **{ROW: dataset.rows, **encoded.embeddings})  # type: ignore[arg-type]
         gallery(folder / GALLERY, examples=examples, target=target)

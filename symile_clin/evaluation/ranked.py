@@ -23,6 +23,8 @@ from symile_clin.schema import QUERY_ROW
 ListProtocol = Literal["candidates", "candidates_other_subjects", "matched", "gallery", "gallery_other_subjects"]
 PROTOCOLS: Final[tuple[ListProtocol, ...]] = get_args(ListProtocol)
 
+#: Key of evaluation.json: digests of the files beside it that comparisons read.
+DIGESTS: Final = "sha256"
 _COLUMNS: Final = ("target", "protocol", "query", QUERY_ROW, "patient", "n_greater", "n_tied", "n_candidates")
 
 
@@ -69,7 +71,11 @@ def write_ranked(path: Path, found: Sequence[Ranked]) -> None:
 
 
 def read_ranked(path: Path) -> list[Ranked]:
-    """Read ranks.parquet, in the order in which it was written."""
+    """Read ranks.parquet, in the order in which it was written.
+
+    Raises:
+        ValueError, OSError: the file is damaged.
+    """
     table = pd.read_parquet(path, columns=list(_COLUMNS))
 
     def numbers(lines: pd.DataFrame, column: str) -> NDArray[np.int64]:

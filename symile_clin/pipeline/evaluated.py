@@ -11,7 +11,7 @@ from symile_clin import files
 from symile_clin.config import RunConfig, flatten
 from symile_clin.data.store import open_cohort
 from symile_clin.errors import MismatchError, NotFoundError
-from symile_clin.evaluation.ranked import ListProtocol, Ranked, read_ranked
+from symile_clin.evaluation.ranked import DIGESTS, ListProtocol, Ranked, read_ranked
 from symile_clin.evaluation.scored_runs import Scored
 from symile_clin.evaluation.seen import SEEN
 from symile_clin.pipeline.runs import Run
@@ -61,13 +61,13 @@ def open_evaluated(
             f"the evaluation of run '{run.name}' on the {split} split is of an earlier version: it has no {EVALUATION}",
             remedy=f"Evaluate it again: {again}",
         )
-    about: Mapping[str, Any] = files.read_json(directory / EVALUATION)
+    about, seen = _what_was_asked(directory, again=again)
     modalities = {str(about["target"]), *map(str, about["query"])}
     wanted = target or str(about["target"])
     asked_with = tuple(sorted(query.split("+") if query else modalities - {wanted}))
     try:
         found = read_ranked(directory / RANKS)
-    except ValueError as error:  # Arrow's errors are
+    except (ValueError, OSError, KeyError, TypeError) as error:  # Arrow's errors are of the first two kinds
         raise MismatchError(
             f"{directory / RANKS} cannot be read: {str(error).splitlines()[0]}", remedy=f"Evaluate again: {again}"
         ) from None
@@ -85,10 +85,34 @@ def open_evaluated(
             cohort=(str(about["cohort"]["name"]), str(about["cohort"]["hash"])),
             split=split,
             ranked=chosen[0],
-            seen=int(files.read_json(directory / METRICS).get(f"{split}/{about['target']}/{SEEN}", 0)),
+            seen=int(seen.get(f"{split}/{about['target']}/{SEEN}", 0)),
         ),
         about=about,
     )
+
+
+def _what_was_asked(directory: Path, *, again: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """An evaluation's evaluation.json and metrics.json.
+
+    Raises:
+        MismatchError: one of them, or ranks.parquet, is damaged.
+    """
+    about: Any = files.read_json(directory / EVALUATION)
+    metrics: Any = files.read_json(directory / METRICS)
+    try:
+        _ = about["target"], about["cohort"]["name"], about["cohort"]["hash"]
+        digests = dict(about.get(DIGESTS, {}))  # none in evaluations of earlier versions
+        if not isinstance(about["query"], list) or not isinstance(metrics, dict):
+            raise TypeError
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise MismatchError(f"what {directory} holds is damaged", remedy=f"Evaluate again: {again}") from None
+    for name in (METRICS, RANKS):
+        if name in digests and files.sha256(directory / name) != digests[name]:
+            raise MismatchError(
+                f"{directory / name} is not what was written there: {EVALUATION} beside it has another digest",
+                remedy=f"Evaluate again: {again}",
+            )
+    return about, metrics
 
 
 def default_way(evaluated: Evaluated) -> bool:

@@ -137,10 +137,17 @@ def open_unfinished(path: Path) -> Unfinished:
 
     Raises:
         NotFoundError: nothing in it says how.
+        MismatchError: what should say it is damaged.
     """
     if not (path / STARTED).is_file():
         raise NotFoundError(f"run '{path.name}' has no {STARTED} to go on from", remedy="Train it anew")
-    return Unfinished(path=path, config=load_yaml(path / CONFIG), started=files.read_json(path / STARTED))
+    started: Any = files.read_json(path / STARTED)
+    try:
+        _ = started["cohort"]["path"], started["cohort"]["hash"], started["machine"]["device"]
+        _ = started["settings"], started["init_from"], started["tracked_as"]
+    except (TypeError, KeyError):
+        raise MismatchError(f"{path / STARTED} is damaged", remedy="Train the run anew, under another --name") from None
+    return Unfinished(path=path, config=load_yaml(path / CONFIG), started=started)
 
 
 def find_unfinished(root: Path, name: str | None) -> Path:

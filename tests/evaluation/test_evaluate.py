@@ -13,6 +13,7 @@ import pytest
 from matplotlib.image import imread
 from torch import nn
 
+from symile_clin import files
 from symile_clin.data.store import Cohort
 from symile_clin.errors import TrainingError
 from symile_clin.evaluation.evaluate import evaluate_split
@@ -171,7 +172,9 @@ def test_the_csv_and_metrics_json_say_the_same(evaluation: Found) -> None:
 
 
 def test_what_was_evaluated_is_written_beside(evaluation: Found) -> None:
-    found = json.loads((evaluation.artifacts[0].path.parent / "evaluation.json").read_text())
+    folder = evaluation.artifacts[0].path.parent
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found.pop("sha256") == {name: files.sha256(folder / name) for name in ("metrics.json", "ranks.parquet")}
     assert found == {
         "run": "a run", "objective": "product", "cohort": {"name": "small", "hash": "0"}, "split": "test",
         "target": "blue", "query": ["green", "red"], "seed": 0, "synthetic": True, "min_group": 20,

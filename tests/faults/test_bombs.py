@@ -132,9 +132,9 @@ def _write_images(bombs: Path) -> None:
 def _write_others(bombs: Path, good: Path) -> None:
     text = (good / "a.hea").read_text()
     for name, changed in {
-        "a million million samples": text.replace(" 500 5000", " 500 1000000000000"),
-        "a header of 20 MB": "#" * (20 << 20) + "\n" + text,
-        "a million leads": text.replace(" 12 500", " 1000000 500"),
+        "a-million-million-samples": text.replace(" 500 5000", " 500 1000000000000"),
+        "a-header-of-20-MB": "#" * (20 << 20) + "\n" + text,
+        "a-million-leads": text.replace(" 12 500", " 1000000 500"),
     }.items():
         (bombs / f"{name}.hea").write_text(changed.replace("a.dat", f"{name}.dat"))
         (bombs / f"{name}.dat").write_bytes((good / "a.dat").read_bytes())

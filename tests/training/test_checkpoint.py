@@ -16,6 +16,7 @@ from symile_clin import files
 from symile_clin.errors import DiskError, MismatchError, NotFoundError
 from symile_clin.model import MultimodalEncoder
 from symile_clin.objectives import Symile
+from symile_clin.sources.checksums import SUMS
 from symile_clin.training import checkpoint
 from symile_clin.training.checkpoint import (
     TRAINING_STATE,
@@ -64,7 +65,7 @@ def _save(directory: Path, model: MultimodalEncoder, optimizer: torch.optim.Adam
 def test_weights_come_back_to_the_bit(tmp_path: Path) -> None:
     model, optimizer = _trained()
     _save(tmp_path / "last", model, optimizer)
-    assert {path.name for path in (tmp_path / "last").iterdir()} == {WEIGHTS, TRAINING_STATE}
+    assert {path.name for path in (tmp_path / "last").iterdir()} == {WEIGHTS, TRAINING_STATE, SUMS}
     other = _model()
     load_weights(tmp_path / "last", model=other, objective=Symile())
     for name, value in model.state_dict().items():
@@ -245,6 +246,7 @@ def _written(tmp_path: Path, **changes: Any) -> Path:
     _save(tmp_path / "last", *_trained())
     values = torch.load(tmp_path / "last" / TRAINING_STATE, weights_only=True)
     torch.save({**values, **changes}, tmp_path / "last" / TRAINING_STATE)
+    (tmp_path / "last" / SUMS).unlink()  # as if all of it had been written so
     return tmp_path / "last"
 
 
