@@ -15,7 +15,7 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).with_name("symile-clin")
 TREE = "data/synthetic/demo"
-#: Where the session's processes wrote down what they asked the network for; see faults/watched/sitecustomize.py.
+#: Where the session's processes wrote down what they asked the network for; see faults/no_network/sitecustomize.py.
 WATCHED = ".watched"
 #: What MLflow takes for a sign that nobody works here, and then sends nothing anyway.
 SIGNS_OF_TESTS = (
@@ -49,7 +49,7 @@ def watched_environment(record: Path) -> dict[str, str]:
     """An environment in which Python processes reach loopback only, and write down in a file what else they ask for."""
     unset = (*SIGNS_OF_TESTS, "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "PYTHONWARNINGS")
     kept = {name: value for name, value in os.environ.items() if name not in unset}
-    return {**kept, "PYTHONPATH": str(Path(__file__).parent / "faults" / "watched"), "WATCHED": str(record)}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parent / "faults" / "no_network"), "WATCHED": str(record)}
 
 
 @pytest.fixture(scope="session")
