@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.modalities.registry import ROOMS, modalities_of
 from symile_clin.pipeline.cohorts import BuildResult, build_cohort
 from symile_clin.pipeline.synthesis import synth
+from symile_clin.pipeline.verification import verify_cohort
 from symile_clin.progress import Quiet
 
 SMALL = ("modalities.cxr.short_side=32", "modalities.cxr.long_side=40", "candidates.n=3")
@@ -30,15 +32,28 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(tree: Path, name: str, out: Path, *overrides: str) -> tuple[BuildResult, Cohort]:
+    """Build a cohort, and prove by its files and its sources that nothing leaks between its splits."""
+    roots: dict[str, Any] = {
+        "mimic_iv": tree / "mimic-iv", "mimic_cxr": tree / "mimic-cxr-jpg", "mimic_ecg": tree / "mimic-iv-ecg",
+    }  # fmt: skip
+    settings = (*SMALL, ITEMS, *overrides)
     result = build_cohort(
-        spec=name, mimic_iv=tree / "mimic-iv", mimic_cxr=tree / "mimic-cxr-jpg", mimic_ecg=tree / "mimic-iv-ecg",
-        out=out / name, overrides=(*SMALL, ITEMS, *overrides), workers=1, tracking_uri=None, progress=Quiet(),
-    )  # fmt: skip
+        spec=name, out=out / name, overrides=settings, workers=1, tracking_uri=None, progress=Quiet(), **roots
+    )
+    proved = verify_cohort(cohort=result.path, sources=True, progress=Quiet(), **roots)
+    assert (proved.found, proved.not_proved) == (0, []), proved.text()
     table = result.attrition
     assert table["samples"].iloc[0] == table["samples"].iloc[1:].sum()
     cohort = open_cohort(result.path)
     assert cohort.samples.groupby("subject_id")["split"].nunique().eq(1).all()
     return result, cohort
+
+
+@pytest.mark.parametrize("name", ["symile_mimic", pytest.param("demo", marks=pytest.mark.slow)])
+def test_the_papers_rules_leak_nothing(tree: Path, tmp_path: Path, name: str) -> None:
+    sizes = ("splits.train=40", "splits.val=10") if name == "symile_mimic" else ()
+    _, cohort = _build(tree, name, tmp_path, *sizes)
+    assert len(cohort.samples) > 50
 
 
 def test_any_two_of_an_intensive_care_stay_split_by_year(tree: Path, tmp_path: Path) -> None:
