@@ -16,6 +16,7 @@ import pytest
 
 from symile_clin import cli
 from symile_clin.cohort.small_cells import HIDDEN, WITHHELD, shared_attrition
+from symile_clin.pipeline.tracked import recorded
 from tests.conftest import WATCHED
 from tests.faults import canaries
 from tests.faults.real_session import (
@@ -149,6 +150,15 @@ def test_no_small_count_follows_from_what_is_shown(subjects: list[int], shown: l
     assert found["subjects"].tolist() == found["samples"].tolist() == shown
     left = [count for count, cell in zip(subjects[1:-1], shown[1:-1], strict=True) if isinstance(cell, str)]
     assert not left or sum(left) >= 10 or shown[0] == WITHHELD
+
+
+def test_settings_are_recorded_without_the_folders_of_this_machine() -> None:
+    settings = {"modalities": {"notes": {"path": f"/data/{canaries.FOLDER}/p18/notes.npy", "window": {}}}, "seed": 0}
+    assert recorded(settings) == {
+        "modalities.notes.path": "notes.npy",
+        "modalities.notes.window": {},
+        "seed": 0,
+    }
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_words(
