@@ -96,7 +96,7 @@ def look(
     for source in sorted(roots, key=order.index):
         _look_at_source(source, roots[source], specs, modalities, copies, found, deadline)
     _look_for_rows(specs, modalities, found)
-    _look_at_files(files, roots, found, deadline)
+    _look_at_files(files, roots, found, deadline, max_refused=spec.max_refused)
     if engine.remote:
         found.notes.append("the tables are elsewhere: neither they nor what their join costs were looked at")
     note = paper_note(spec.name, found.releases)
@@ -229,7 +229,12 @@ def _look_for_rows(specs: Sequence[TableSpec], modalities: Mapping[str, Modality
 
 
 def _look_at_files(
-    modalities: Mapping[str, Modality], roots: Mapping[str, Path], found: Preflight, deadline: Deadline
+    modalities: Mapping[str, Modality],
+    roots: Mapping[str, Path],
+    found: Preflight,
+    deadline: Deadline,
+    *,
+    max_refused: float,
 ) -> None:
     """A sample of each modality's files, where its tables could be read."""
     for name, modality in modalities.items():
@@ -250,9 +255,10 @@ def _look_at_files(
             found.problems.append(_no_file(one, source, roots[source]))
         elif one.fine < one.looked_at:
             share = (one.looked_at - one.fine) / one.looked_at
-            found.notes.append(
-                f"{where}{share:.0%} of the sampled files cannot be used; a build leaves them out, and says which"
-            )
+            then = "leaves them out, and says which"
+            if share > max_refused:
+                then = f"may stop for it: it allows {max_refused:.0%}, or more with --set max_refused=..."
+            found.notes.append(f"{where}{share:.0%} of the sampled files cannot be used; a build {then}")
 
 
 def _no_file(one: Opened, source: str, root: Path) -> Problem:

@@ -56,7 +56,7 @@ def build(tree: Tree, out: Path, *overrides: str) -> BuildResult:
     values: dict[str, Any] = {**SPEC, "modalities": modalities, "require": ["labs", "cxr"]}
     spec = out.parent / "tiny.yaml"
     spec.write_text(dump_yaml(values))
-    roots = {"mimic_iv": tree.roots["mimic_iv"], "mimic_cxr": tree.roots["mimic_cxr"]}
+    roots: dict[str, Any] = {"mimic_iv": tree.roots["mimic_iv"], "mimic_cxr": tree.roots["mimic_cxr"]}
     return build_cohort(
         spec=str(spec), **roots, out=out, overrides=overrides, workers=1, tracking_uri=None, progress=Quiet()
     )

@@ -29,6 +29,7 @@ RESULTS: Final = "runs/one/eval/val"
 COHORT: Final = "data/cohorts/tiny"
 EVAL: Final = ("eval", "one", "--split", "val", "--bootstrap", "10", "--no-tracking", "--device", "cpu")
 RESUME: Final = ("train", "--resume", "--name", "cut", "--no-tracking", "--device", "cpu")
+TENSOR: Final = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
 COMPARE: Final = ("compare", "one", "other", "--split", "val", "--no-tracking")
 REPORT: Final = ("report", "one", "--split", "val")
 
@@ -48,6 +49,11 @@ WHOLE: Final[dict[str, Damage]] = {
     "zero-filled, the end": lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
     "wrong type": lambda _: good_jpeg(),
 }
+#: A header of 1 TB, and a tensor of 4 TB.
+BOMBS: Final[dict[str, Damage]] = {
+    "bomb, a header": lambda _: (1 << 40).to_bytes(8, "little") + TENSOR,
+    "bomb, a tensor": lambda _: len(TENSOR).to_bytes(8, "little") + TENSOR,
+}
 FLIPPED: Final[dict[str, Damage]] = {"flipped byte": _flip(0.7)}
 JSON: Final[dict[str, Damage]] = {
     "swapped": lambda _: b'{"stage": "cohort"}',
@@ -56,7 +62,7 @@ JSON: Final[dict[str, Damage]] = {
 }
 #: File, command that reads it, and what is done to it.
 FILES: Final[list[tuple[str, tuple[str, ...], dict[str, Damage]]]] = [
-    (f"{CHECKPOINT}/model.safetensors", EVAL, WHOLE | FLIPPED),
+    (f"{CHECKPOINT}/model.safetensors", EVAL, WHOLE | FLIPPED | BOMBS),
     (f"{LAST}/model.safetensors", RESUME, WHOLE | FLIPPED),
     (f"{LAST}/training.pt", RESUME, WHOLE | FLIPPED | {"flipped byte, early": _flip(0.1)}),
     ("runs/cut/started.json", RESUME, WHOLE | JSON),
