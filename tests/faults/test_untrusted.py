@@ -26,6 +26,7 @@ from symile_clin.data.store import Cohort, open_cohort
 from symile_clin.encoders.lightning import read_lightning
 from symile_clin.encoders.weights import load_start, read_state
 from symile_clin.errors import ConfigError, MismatchError, SymileClinError
+from symile_clin.evaluation.page import Banner, Section, render_page
 from symile_clin.modalities.features.query_file import read_vector
 from symile_clin.modalities.features.vectors import open_vectors, read_keys
 from symile_clin.modalities.registry import ROOMS, modalities_of
@@ -340,6 +341,14 @@ def test_a_column_of_sql_is_a_column(tmp_path: Path) -> None:
     read = read_named(IndexSpec(event="table", path=str(path), id=name, time="t"))
     assert read["sample_id"].tolist() == ["a'--", 'b"']
     assert not list(tmp_path.glob("owned*"))
+
+
+def test_text_of_files_is_no_template() -> None:
+    """Names of runs, cohorts and groups are values of a template, never its text; tests/evaluation has markup."""
+    text = "{{ 7 * 7 }}{% include '/etc/passwd' %}{{ ''.__class__.__mro__ }}"
+    page = render_page(text, [Section(text, "one", [])], subtitle=text, banner=Banner(text, "warning"))
+    assert page.count("{{ 7 * 7 }}{% include") >= 4
+    assert "49" not in page.split("<body")[1]
 
 
 def test_text_of_files_does_nothing_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
