@@ -147,6 +147,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _renamed(place: str, path: Path, temporary: Path | None) -> str:
     """A file's name as it would have been."""
+    if Path(place).name == f".{path.name}.lock":
+        return str(path)
     if temporary is not None and Path(place).is_relative_to(temporary):
         return str(path / Path(place).relative_to(temporary))
     return place

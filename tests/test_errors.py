@@ -41,6 +41,13 @@ def test_an_error_raised_in_a_worker_arrives_whole() -> None:
     assert arrived.remedy == "Widen the window"
 
 
+def test_what_a_disk_refused_a_worker_is_known_to_who_started_it() -> None:
+    refused = errors.Refused("a.npy", "No space left on device", is_full=True)
+    sent = errors.DiskError("full", expected="room", remedy="Free some", refused=refused)
+    arrived = pickle.loads(pickle.dumps(sent))  # noqa: S301  what multiprocessing itself does
+    assert (str(arrived), arrived.refused) == (str(sent), refused)
+
+
 def test_a_training_that_was_stopped_leaves_as_if_the_signal_had_ended_it() -> None:
     sent = errors.StoppedError("stopped", signal=15, remedy="Go on")
     arrived = pickle.loads(pickle.dumps(sent))  # noqa: S301  what multiprocessing itself does

@@ -28,8 +28,8 @@ from symile_clin.progress import Progress
 from symile_clin.schema import INDEX_TIME, SAMPLE_ID, present_column
 from symile_clin.sources.catalog import Catalog
 
-#: About what all tables of a cohort hold of one.
-TABLES_BYTES_PER_SAMPLE = 2_000
+#: At most what all tables of a cohort hold: of themselves, of a sample, and of any other index event.
+TABLES_BYTES, TABLES_BYTES_PER_SAMPLE, TABLES_BYTES_PER_EVENT = 256 << 10, 2_000, 100
 NO_INDEX_TIME = "no index time"
 FURTHER = "each event in the window is a sample"
 
@@ -134,7 +134,8 @@ def assemble(
     has = {name: one.events[SAMPLE_ID] for name, one in chosen.items()}
     _leave_few(attrition, spec.require, found | has)
     in_reach = {name: one for name, one in modalities.items() if one.reads_from is None or _source(one, catalog)}
-    disk.require_space(work, room(in_reach, chosen, attrition.samples) - disk.size(work), what="the cohort")
+    needed = room(in_reach, chosen, attrition.samples) + TABLES_BYTES_PER_EVENT * len(index)
+    disk.require_space(work, needed - disk.size(work), what="the cohort")
     shards: dict[str, Shards] = {}
     open_work(work)
     for name, modality in modalities.items():
@@ -184,7 +185,7 @@ def room(modalities: Mapping[str, Modality], chosen: Mapping[str, Chosen], sampl
 
     Arrays of what is read are there twice, first in shards; others once. Tables are small beside them.
     """
-    total = len(samples) * TABLES_BYTES_PER_SAMPLE
+    total = TABLES_BYTES + TABLES_BYTES_PER_SAMPLE * len(samples)
     for name, modality in modalities.items():
         for array in modality.arrays.values():
             rows, times = len(samples), 1
