@@ -20,6 +20,9 @@ from symile_clin.errors import SymileClinError
 from symile_clin.pipeline import evaluation
 from symile_clin.progress import Quiet
 from tests.faults.corrupt_images import good_jpeg
+from tests.faults.kinds import FAULTS, FORMATS
+from tests.faults.test_corrupt_files import KINDS
+from tests.faults.test_corrupt_tables import SETTINGS, TABLES
 from tests.report.evaluated import evaluated_run
 
 Damage = Callable[[bytes], bytes]
@@ -116,6 +119,17 @@ def test_a_damaged_file_ends_the_command_that_reads_it_with_one_line(
     assert said[0].startswith("symile-clin: ")
     assert "not foreseen" not in said[0]
     assert path.name in said[0] or str(path.parent.relative_to(folder)) in said[0] or "config" in said[0], said
+
+
+def test_every_format_and_every_fault_that_is_promised_has_a_kind() -> None:
+    kinds = [(kind.form, kind.fault) for kind in KINDS] + [(form, fault) for form, fault, *_ in TABLES]
+    kinds += [("YAML", fault) for fault, *_ in SETTINGS]
+    kinds += [("checkpoint", how.partition(",")[0]) for file, _, how, _ in CASES if "checkpoints" in file]
+    assert {form for form, _ in kinds} == set(FORMATS)
+    assert {fault for _, fault in kinds} >= set(FAULTS)
+    for form in FORMATS:
+        assert {"truncated", "zero-filled", "flipped byte", "wrong type"} <= {f for one, f in kinds if one == form}
+    assert len(set(kinds)) >= 24
 
 
 def test_weights_with_one_other_number_are_refused_though_they_are_a_whole_file(folder: Path) -> None:

@@ -251,6 +251,7 @@ def test_files_that_cannot_be_used_are_counted_by_their_reason(check: Check, sou
     assert set(one.refused) == {"truncated", "file missing"}
     assert 3 <= one.missing <= 10
     assert any("of the sampled files cannot be used" in note for note in found.notes)
+    assert any("it allows 20%, or more with --set max_refused" in note for note in found.notes)
     assert "truncated" in found.text()
 
 
