@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,10 @@ def atomic_directory(path: Path, *, keep: str | None = None, needed: int | None 
             with disk.writing(path, temporary=temporary, needed=needed):
                 temporary.mkdir(exist_ok=True)
                 yield temporary
-                if keep is not None:
-                    shutil.rmtree(temporary / keep, ignore_errors=True)
+                if keep is not None and (temporary / keep).exists():
+                    # at once: what is left when a removal is cut short would be taken for whole by the next one
+                    gone = (temporary / keep).rename(temporary / f".{keep}.gone")
+                    shutil.rmtree(gone, ignore_errors=True)
                 # A disk takes many flushes at once far better than thousands one by one.
                 with ThreadPoolExecutor(16) as threads:
                     within = [entry for entry in temporary.rglob("*") if entry.is_file() or entry.is_dir()]
@@ -139,6 +141,14 @@ def atomic_directory(path: Path, *, keep: str | None = None, needed: int | None 
                 _sync(path.parent)
         finally:
             _clear(temporary, keep)
+
+
+def tidy(path: Path) -> None:
+    """Take away what a process left that was killed just after it had replaced `path`; nothing while one is at it."""
+    with suppress(BusyError), lock(path.with_name(f".{path.name}.lock")):
+        recover(path)
+        if (building(path) / MANIFEST).exists():  # whole: what was replaced, for nothing else is finished there
+            shutil.rmtree(building(path))
 
 
 def building(path: Path) -> Path:

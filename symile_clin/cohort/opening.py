@@ -112,6 +112,8 @@ def read_shard(modality: Modality, source: Path, work: Path, rows: Sequence[Row]
         temporary.mkdir(parents=True)
         try:
             _write(modality, source, rows, temporary)
+            if folder.exists() and not (folder / OUTCOMES).exists():  # a process was killed while it removed it
+                shutil.rmtree(folder)
             if not folder.exists():  # another process may have made the same one meanwhile
                 temporary.rename(folder)
         finally:

@@ -188,6 +188,7 @@ def build_cohort(
     inputs = cohort_inputs(cohort_spec, modalities, roots, chosen)
     found = files.read_manifest(out)
     if found is not None and same_inputs(found.get("inputs"), inputs):
+        files.tidy(out)
         progress.say(f"Cohort {out} is there already, from the same sources and settings: nothing to do.")
         return _result(open_cohort(out), skipped=True)
     if found is not None and found.get("stage") != "cohort":

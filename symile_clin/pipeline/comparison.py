@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -21,7 +21,7 @@ from symile_clin.evaluation.page import write_page
 from symile_clin.evaluation.ranked import ListProtocol
 from symile_clin.evaluation.scored_runs import doubts, group_runs
 from symile_clin.pipeline.evaluated import default_way, open_evaluated
-from symile_clin.pipeline.reserved import reserve
+from symile_clin.pipeline.reserved import new_directory
 from symile_clin.pipeline.runs import open_run
 from symile_clin.pipeline.tracked_comparison import track_comparison
 from symile_clin.progress import Progress
@@ -106,26 +106,20 @@ def compare(
     if split == "val":
         noted.append("The val split chose each run's checkpoint, so its values flatter; the test split decides.")
     synthetic = all(bool(one.about["synthetic"]) for one in found)
-    directory = _reserve(name, [group.label for group in groups])
-    results = {"name": directory.name, "synthetic": synthetic, **tables.record(compared, noted)}
-    try:
-        with files.atomic_directory(directory) as folder:
-            files.write_json(folder / RESULTS, results)
-            files.write_text(folder / TABLE, tables.differences_frame(compared).to_csv(index=False))
-            comparison_figure(folder / FIGURE, compared)
-            page = comparison_page(
-                compared,
-                name=directory.name,
-                picture=(folder / FIGURE).read_bytes(),
-                doubts=noted,
-                methods={one.run.name: str(one.about["method"]) for one in found},
-                synthetic=synthetic,
-            )
-            write_page(folder / PAGE, page, patient_level=False)
-    except BaseException:
-        if not (directory / RESULTS).exists():
-            shutil.rmtree(directory, ignore_errors=True)  # only the reserved name
-        raise
+    with _new_directory(name, [group.label for group in groups]) as (directory, folder):
+        results = {"name": directory.name, "synthetic": synthetic, **tables.record(compared, noted)}
+        files.write_json(folder / RESULTS, results)
+        files.write_text(folder / TABLE, tables.differences_frame(compared).to_csv(index=False))
+        comparison_figure(folder / FIGURE, compared)
+        page = comparison_page(
+            compared,
+            name=directory.name,
+            picture=(folder / FIGURE).read_bytes(),
+            doubts=noted,
+            methods={one.run.name: str(one.about["method"]) for one in found},
+            synthetic=synthetic,
+        )
+        write_page(folder / PAGE, page, patient_level=False)
     table = tables.text(compared, noted)
     if tracking_uri is not None:
         track_comparison(
@@ -142,12 +136,12 @@ def compare(
     return Compared(directory=directory, results=results, table=table)
 
 
-def _reserve(name: str | None, labels: Sequence[str]) -> Path:
+def _new_directory(name: str | None, labels: Sequence[str]) -> AbstractContextManager[tuple[Path, Path]]:
     """A new folder in comparisons/: of that name, or made from the groups' and numbered if taken."""
     more = f"-and-{len(labels) - 2}-more" if len(labels) > 2 else ""
     second, first = (re.sub(r"[^\w.-]+", "-", label)[:_LONGEST_NAME].strip(".-") or "run" for label in labels[:2])
     default = f"{first}-vs-{second}{more}"
-    return reserve(
+    return new_directory(
         Path(COMPARISONS_ROOT),
         name,
         defaults=chain([default], (f"{default}-{number}" for number in count(2))),

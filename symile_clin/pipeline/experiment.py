@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,15 @@ def xor(
         TrainingError: a loss or gradient that is not finite.
     """
     config = load_xor_config(preset or EXPERIMENT, overrides=overrides)
-    directory = _directory(config, out)
     count = len(config.p) * len(config.objectives) * len(config.seeds)
-    progress.say(
-        f"Training {count} models with preset {config.preset}: {config.variables} variables of {config.bits} bits, "
-        f"{len(config.p)} values of p, seeds {', '.join(map(str, config.seeds))}."
-    )
     started = time.monotonic()
-    tracker = _tracker(config, directory, tracking_uri, allow_remote_tracking, progress)
-    try:
-        with files.atomic_directory(directory) as temporary:
+    with _directory(config, out) as (directory, temporary):
+        progress.say(
+            f"Training {count} models with preset {config.preset}: {config.variables} variables of {config.bits} bits, "
+            f"{len(config.p)} values of p, seeds {', '.join(map(str, config.seeds))}."
+        )
+        tracker = _tracker(config, directory, tracking_uri, allow_remote_tracking, progress)
+        try:
             files.write_text(temporary / CONFIG, dump_yaml(config.model_dump(mode="json")))
             result = run_xor(**config.model_dump(exclude={"preset", "experiment"}), workers=workers, progress=progress)
             seconds = round(time.monotonic() - started, 1)
@@ -94,21 +93,24 @@ def xor(
             if len(config.p) > 1:
                 title = f"{config.variables} vectors of {config.bits} bits, {len(config.seeds)} seeds"
                 xor_report.draw(temporary / FIGURE, result, title=title, target=config.target)
-    except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
-        if not (directory / RESULTS).exists():
-            shutil.rmtree(directory, ignore_errors=True)  # only the reserved name
-        raise
+        except BaseException as error:
+            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            raise
     _track(tracker, config, result, directory)
     return XorOutcome(directory=directory, results=results, table=xor_report.table(result))
 
 
-def _directory(config: XorConfig, out: Path | None) -> Path:
+@contextmanager
+def _directory(config: XorConfig, out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """What will hold the results, and where to fill it."""
     if out is None:
-        return new_run_directory(Path(RUNS_ROOT), None, default=config.preset.replace("_", "-"))
+        with new_run_directory(Path(RUNS_ROOT), None, default=config.preset.replace("_", "-")) as new:
+            yield new
+        return
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty", remedy="Choose another --out")
-    return out
+    with files.atomic_directory(out) as folder:
+        yield out, folder
 
 
 def _tracker(config: XorConfig, directory: Path, uri: str | None, allow_remote: bool, progress: Progress) -> Tracker:

@@ -101,6 +101,7 @@ def synth(
         raise ConfigError(f"{out} holds a {found.get('stage')}", expected="a synthetic tree", remedy="Choose another")
     wanted = {"stage": STAGE, "version": __version__, **content}
     if found is not None and wanted.items() <= found.items():
+        files.tidy(out)
         progress.say(f"{out} is up to date: {patients:,} synthetic patients, seed {seed}")
         return SynthResult(path=out, target=target, rows=found["rows"], ceilings=ceilings, skipped=True)
 

@@ -18,7 +18,7 @@ from symile_clin.pipeline.fitting import train_to_the_end
 from symile_clin.pipeline.models import choose_device
 from symile_clin.pipeline.published import weights_of
 from symile_clin.pipeline.runs import ADOPTED, Run, new_run_directory, open_run
-from symile_clin.pipeline.unfinished import begin, find_unfinished, open_unfinished, unfinished
+from symile_clin.pipeline.unfinished import Unfinished, begin, find_unfinished, open_unfinished, unfinished
 from symile_clin.progress import Progress, Quiet
 from symile_clin.ranks import Ranks
 from symile_clin.schema import (
@@ -168,18 +168,18 @@ def _start(
                 said = "has these settings, too, and has not finished: --resume goes on with that one."
                 progress.say(f"Run {path} {said}")
 
-    directory = ranks.first(lambda: new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}"))
+    def new() -> Unfinished:
+        with new_run_directory(root, name, default=f"{opened.name}-{config.objective['name']}") as (directory, folder):
+            begin(folder, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ranks.size)
+        return open_unfinished(directory)
+
+    begun = ranks.first(new)
     progress.say(
         f"Training {config.objective['name']} with preset {config.preset}, seed {config.seed}, on cohort {opened.path} "
         f"({len(opened.rows('train')):,} train samples), "
         f"device {chosen}{f', {ranks.size} processes' if ranks.size > 1 else ''}."
     )
-    with files.lock(directory.with_name(f".{directory.name}.lock")) if ranks.is_first else nullcontext():
-        begun = ranks.first(
-            lambda: begin(
-                directory, config=config, cohort=opened, init_from=init_from, device=chosen, processes=ranks.size
-            )
-        )
+    with files.lock(begun.path.with_name(f".{begun.path.name}.lock")) if ranks.is_first else nullcontext():
         run = train_to_the_end(
             begun, config, opened, modalities, device=chosen, ranks=ranks, is_new=True, progress=progress, **tracking
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,14 @@ class Unfinished:
         return last.is_dir() or files.moved_away(last).is_dir()
 
     def recover(self) -> None:
-        """Put checkpoints back that a process was killed while it replaced; for the one that holds the run's lock."""
+        """Put checkpoints back that a process was killed while it replaced, and take away what it did not finish.
+
+        For the one that holds the run's lock.
+        """
         for name in (BEST, LAST):
-            files.recover(self.path / CHECKPOINTS_DIR / name)
+            checkpoint = self.path / CHECKPOINTS_DIR / name
+            files.recover(checkpoint)
+            shutil.rmtree(files.building(checkpoint), ignore_errors=True)
 
     @property
     def init_from(self) -> Path | None:
@@ -117,8 +123,8 @@ def machine(device: torch.device, *, processes: int) -> dict[str, Any]:
 
 def begin(
     directory: Path, *, config: RunConfig, cohort: Cohort, init_from: Path | None, device: torch.device, processes: int
-) -> Unfinished:
-    """Write into a new run's directory what it needs to go on."""
+) -> None:
+    """Write into what will be a new run's directory what it needs to go on."""
     plain = config.model_dump(mode="json")
     started = {
         "cohort": {"name": cohort.name, "hash": cohort.hash, "path": str(cohort.path)},
@@ -129,7 +135,6 @@ def begin(
     }
     files.write_text(directory / CONFIG, dump_yaml(plain))
     files.write_json(directory / STARTED, started)
-    return Unfinished(path=directory, config=plain, started=started)
 
 
 def open_unfinished(path: Path) -> Unfinished:

@@ -50,16 +50,16 @@ def write_embeddings(
     disk.require_space(path, needed, what="the embeddings and a copy of them")
     with ExitStack() as stack:
         with disk.writing(path, needed=needed):
-            folder = stack.enter_context(files.scratch(path))
+            # the matrices go before the file gets its name: there is no next time that would take them away
+            temporary, folder = stack.enter_context(files.atomic(path)), stack.enter_context(files.scratch(path))
         stack.enter_context(disk.writing(path, temporary=folder, needed=needed))
         write_matrices(folder, names, batches, shape=shape)
         matrices = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        with files.atomic(path) as temporary:
-            if path.suffix == ".npz":
-                _write_npz(temporary, samples, matrices, about)
-            else:
-                _write_parquet(temporary, samples, matrices, about)
-            temporary.chmod(0o600)
+        if path.suffix == ".npz":
+            _write_npz(temporary, samples, matrices, about)
+        else:
+            _write_parquet(temporary, samples, matrices, about)
+        temporary.chmod(0o600)
 
 
 def _write_parquet(

@@ -19,27 +19,52 @@ def _finish(path: Path, **content: Any) -> None:
     files.write_manifest(path, stage="run", content=content)
 
 
+def _new(root: Path, name: str | None, *, default: str) -> Path:
+    """A run directory with something in it."""
+    with new_run_directory(root, name, default=default) as (path, folder):
+        (folder / "begun").touch()
+    return path
+
+
 def test_names_are_numbered_and_reserved(tmp_path: Path) -> None:
-    assert [new_run_directory(tmp_path, None, default="demo-symile").name for _ in range(3)] == [
+    assert [_new(tmp_path, None, default="demo-symile").name for _ in range(3)] == [
         "demo-symile-1",
         "demo-symile-2",
         "demo-symile-3",
     ]
-    new_run_directory(tmp_path, "mine", default="x")
+    _new(tmp_path, "mine", default="x")
     with pytest.raises(ConfigError, match="a run called 'mine' already"):
-        new_run_directory(tmp_path, "mine", default="x")
+        _new(tmp_path, "mine", default="x")
+
+
+def test_a_name_is_taken_from_the_start_and_seen_at_the_end(tmp_path: Path) -> None:
+    with new_run_directory(tmp_path, "mine", default="x") as (path, folder):
+        (folder / "1").touch()
+        assert not path.exists()
+        with pytest.raises(ConfigError, match="a run called 'mine' already"):
+            _new(tmp_path, "mine", default="x")
+        with new_run_directory(tmp_path, None, default="mine") as (other, _):
+            assert other.name == "mine-1"
+            assert _new(tmp_path, None, default="mine").name == "mine-2"
+    assert [file.name for file in path.iterdir()] == ["1"]
+
+
+def test_a_name_without_content_is_free(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert _new(tmp_path, "mine", default="x") == tmp_path / "mine"
+    assert not list(tmp_path.glob(".*.building"))
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/tmp/x", ""])
 def test_a_name_cannot_leave_the_runs_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="not a plain name"):
-        new_run_directory(tmp_path / "runs", name, default="x")
-    assert list((tmp_path / "runs").iterdir()) == []
+        _new(tmp_path / "runs", name, default="x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_run_that_finished_last_is_the_default_and_unfinished_ones_are_not_taken(tmp_path: Path) -> None:
     for name in ("one", "two", "unfinished"):
-        path = new_run_directory(tmp_path, name, default="x")
+        path = _new(tmp_path, name, default="x")
         if name != "unfinished":
             _finish(path)
     assert open_run(tmp_path, None).name == "two"
