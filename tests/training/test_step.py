@@ -129,6 +129,15 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss() -> None:
     assert torch.equal(_weights(model), before)
 
 
+def test_running_statistics_that_are_not_finite_end_training_though_loss_and_gradient_are() -> None:
+    """The variance of numbers this large is infinite, and what is divided by its root zero."""
+    model, batch = _model(), _batch()
+    model.encoders["a"] = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4))
+    batch.arrays["a"]["vector"][2, 1] = 1e30
+    with pytest.raises(TrainingError, match=r"running statistics are not finite after the step at epoch 2, step 7 \("):
+        _step(model, batch)
+
+
 def test_autocast_covers_the_encoders_and_leaves_the_loss_in_float32() -> None:
     plain, halved = _step(_model(), _batch()), _step(_model(), _batch(), autocast=torch.bfloat16)
     assert plain != halved
