@@ -3,7 +3,8 @@
     python scripts/bench_verify.py --folder /tmp/verify --samples 11622
 
 A small synthetic cohort is built, and then written again with as many samples: ids and times of their own, pictures and
-signals of noise. Prints one JSON object; the folder, several gigabytes large, is removed.
+signals of noise. Prints one JSON object; the peak counts pages of mapped arrays, which the system takes back when it
+needs them. The folder, several gigabytes large, is removed.
 """
 
 from __future__ import annotations
