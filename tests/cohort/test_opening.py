@@ -80,6 +80,14 @@ def test_what_a_killed_process_left_half_made_is_swept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
+def test_a_shard_that_a_killed_process_had_half_removed_is_read_again(tmp_path: Path) -> None:
+    rows = write(tmp_path / "source", ["1", "2"])
+    expected = read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows)
+    (outcomes,) = tmp_path.glob("work/*/outcomes.json")
+    outcomes.unlink()
+    assert read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows) == expected
+
+
 @pytest.mark.parametrize("harm", ["die", "hang"])
 def test_a_file_that_kills_or_hangs_its_reader_is_refused_and_no_other_harmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str

@@ -9,7 +9,11 @@ safetensors, SQLite, DuckDB): what is before and after each of their files is a 
 
     with Session() as session:
         clean = session.run("synth", folder)
-        for point in clean.points: session.run("synth", copy_of_the_folder, Fault.kill(point))
+        for point in clean.points:
+            session.run("synth", another_folder, Fault.kill(point))
+
+Where a stage takes long, one run goes through all of its points: at each, a fork of the process is killed in its place,
+and what it leaves in the folder is copied (`Session.run(..., copies=)`).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,7 +33,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -49,6 +54,8 @@ EVENTS: Final[Mapping[str, tuple[int, int | None]]] = {
     "os.chmod": (0, 2),
     "sqlite3.connect": (0, None),
 }
+#: What gives a final name to something.
+NAMES: Final = frozenset({"os.rename", "exchange"})
 #: What takes room, and so fails for as long as a disk is full.
 GROWS: Final = frozenset({"open", "os.mkdir", "os.link", "os.symlink"})
 WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -128,12 +135,15 @@ class Outcome:
         code: exit code, or the negative number of the signal that ended it.
         output: stdout and stderr.
         seen: the points that it came to, in order.
-        seconds: that it took.
+        copies: by point at which a fork of it was killed (the first at each place, and each that gives a name), the
+            name of the copy of what that one left; points between which nothing changed have the same.
+        seconds: of processor time that it took.
     """
 
     code: int
     output: str
     seen: tuple[Seen, ...]
+    copies: Mapping[Point, str]
     seconds: float
 
     @property
@@ -182,18 +192,36 @@ class Session:
         self._server.wait(timeout=60)
         self._server.stdout.close()
 
-    def run(self, stage: str, folder: Path, fault: Fault | None = None) -> Outcome:
-        """Run a stage in `folder`, to its end or to the fault."""
+    def run(
+        self,
+        stage: str,
+        folder: Path,
+        fault: Fault | None = None,
+        *,
+        copies: Path | None = None,
+        given: Sequence[str] = (),
+        after: tuple[float, int] | None = None,
+    ) -> Outcome:
+        """Run a stage in `folder`, to its end or to the fault.
+
+        Args:
+            copies: an empty folder for what forks leave that are killed at the points.
+            given: entries of `folder` that no stage changes, and that are not copied.
+            after: seconds, and the signal that the stage's process group gets then.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        request = {"stage": stage, "folder": str(folder.resolve()), "fault": fault}
+        request: dict[str, Any] = {"stage": stage, "folder": str(folder.resolve()), "fault": fault, "given": list(given)}
+        request["after"] = after
+        request["copies"] = None if copies is None else str(copies.resolve())
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         line = self._server.stdout.readline()
         assert line, "the process that starts stages has ended"
         reply = json.loads(line)
-        seen = tuple(Seen(Point(*point), *rest) for point, *rest in reply.pop("seen"))
-        return Outcome(**reply, seen=seen)
+        notes = [(Point(*point), rest, copy) for (point, *rest), copy in reply.pop("notes")]
+        seen = tuple(Seen(point, *rest) for point, rest, _ in notes)
+        return Outcome(**reply, seen=seen, copies={point: copy for point, _, copy in notes if copy is not None})
 
 
 class Watch:
@@ -203,21 +231,29 @@ class Watch:
         folder: what is below it is watched.
         fault: to strike, if any.
         notes: file descriptor that every point is written to before it is passed.
+        copies: where to copy what forks leave that are killed, if they are to be.
+        given: entries of the folder that are not copied.
     """
 
-    def __init__(self, folder: Path, fault: Fault | None, notes: int) -> None:
+    def __init__(
+        self, folder: Path, fault: Fault | None, notes: int, *, copies: Path | None = None, given: Sequence[str] = ()
+    ) -> None:
+        self._folder = folder
+        self._copies = copies
+        self._given = frozenset(given)
+        self._states: list[object] = []
         self._within = f"{folder}{os.sep}"
         self._fault = fault
         self._notes = notes
         self._counts: Counter[tuple[str, str]] = Counter()
         self._threads: dict[int, int] = {}
         self._lock = threading.RLock()
-        self._is_full = False
+        self._is_full = self._is_copying = False
         self._process = os.getpid()
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """One event; most are none of ours."""
-        if os.getpid() != self._process:  # workers are their owner's affair
+        if os.getpid() != self._process or self._is_copying:  # workers are their owner's affair
             return
         if event == "ctypes.dlsym" and arguments[1] == "renameat2":
             name, path = "exchange", self._within
@@ -235,8 +271,34 @@ class Watch:
             thread = self._threads.setdefault(threading.get_ident(), len(self._threads))
             shown = path.removeprefix(self._within).replace(f".{self._process}.", ".PID.")
             seen = Seen(point, shown, _bytes(path), thread)
-            os.write(self._notes, f"{json.dumps(seen)}\n".encode())
+            is_due = self._copies is not None and (point.occurrence == 0 or name in NAMES)
+            copy = self._kill_a_fork() if is_due else None
+            os.write(self._notes, f"{json.dumps([seen, copy])}\n".encode())
             self._strike(name, point, path)
+
+    def _kill_a_fork(self) -> str:
+        """The name of the copy of what a fork of this process leaves that is killed here."""
+        assert self._copies is not None
+        fork = os.fork()
+        if fork == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == -signal.SIGKILL
+        own = [path for path in self._folder.iterdir() if path.name not in self._given]
+        state = sorted(
+            (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+            for top in own
+            for path in (top, *top.rglob("*"))
+            for found in [path.lstat()]
+        )
+        if not self._states or state != self._states[-1]:
+            self._states.append(state)
+            self._is_copying = True
+            target = self._copies / str(len(self._states))
+            target.mkdir()
+            for path in own:
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
+            self._is_copying = False
+        return str(len(self._states))
 
     def _changes(self, event: str, arguments: tuple[Any, ...]) -> tuple[str, str] | None:
         """The event's name here and the path that it changes; None if it changes none that is watched."""
@@ -305,19 +367,32 @@ def _serve() -> None:
         threads = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
         assert len([name for name in threads if name != JEMALLOC]) == 1, f"a fork would lose threads: {threads}"
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as notes:
-            began = time.monotonic()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             child = os.fork()
             if child == 0:
                 _run(stages.STAGES[request["stage"]], request, output.fileno(), notes.fileno())
+            if request["after"] is not None:
+                _signal(child, *request["after"])
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            seconds = time.monotonic() - began
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)  # workers whose owner is dead
             output.seek(0)
             notes.seek(0)
-            seen = [json.loads(one) for one in notes.read().splitlines()]
+            found = [json.loads(one) for one in notes.read().splitlines()]
             said = output.read().decode(errors="replace")
-        print(json.dumps({"code": code, "output": said, "seen": seen, "seconds": seconds}), file=replies, flush=True)
+        print(json.dumps({"code": code, "output": said, "notes": found, "seconds": seconds}), file=replies, flush=True)
+
+
+def _signal(child: int, seconds: float, number: int) -> None:
+    """Send a signal to the group of a child after some time, unless it has ended."""
+    time.sleep(seconds)
+    if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        with contextlib.suppress(ProcessLookupError):  # it has no group yet
+            os.killpg(child, number)
+            return
+        os.kill(child, number)
 
 
 def _run(stage: Any, request: Mapping[str, Any], output: int, notes: int) -> None:
@@ -332,7 +407,9 @@ def _run(stage: Any, request: Mapping[str, Any], output: int, notes: int) -> Non
         signal.alarm(PATIENCE)
         given = request["fault"]
         fault = None if given is None else Fault(given[0], Point(*given[1]), *given[2:])
-        sys.addaudithook(Watch(Path(request["folder"]), fault, notes))
+        copies = None if request["copies"] is None else Path(request["copies"])
+        folder = Path(request["folder"])
+        sys.addaudithook(Watch(folder, fault, notes, copies=copies, given=request["given"]))
         stage.act()
         code = 0
     except SystemExit as left:

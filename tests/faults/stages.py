@@ -7,23 +7,28 @@ them, and runs in the working directory in a process forked by `points.Session`.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import pandas as pd
+from PIL import Image
+
 if TYPE_CHECKING:
     from tests.faults.points import Session
 
-ADMISSIONS: Final = 12
+ADMISSIONS: Final = 8
 #: Events of one shard, so that few of them are several shards.
-SHARD_EVENTS: Final = 8
+SHARD_EVENTS: Final = 4
 TRAIN: Final = (
     "train", "--no-tracking", "--name", "run", "--device", "cpu",
     "--set", "training.epochs=2", "--set", "training.batch_size=20", "--set", "training.checkpoint_minutes=1.0e-6",
 )  # fmt: skip
-EVALUATE: Final = ("eval", "run", "--split", "val", "--no-tracking", "--device", "cpu")
 SOURCES: Final = tuple(
     part for name in ("mimic_iv", "mimic_cxr", "mimic_ecg") for part in (f"--{name.replace('_', '-')}", f"tree/{name}")
 )
@@ -42,15 +47,18 @@ class Stage:
     Attributes:
         act: what it does, in the current working directory.
         prepare: fills an empty working directory with what it starts from.
-        units: directories that appear whole or not at all, as patterns below the working directory.
-        grows: files and directories that a stage adds to while it is under way, with patterns as `units`: documented
-            as unfinished until their manifest is there.
+        given: entries of the working directory that the stage reads and never changes.
+        units: directories that are there whole or not at all, as patterns below the working directory.
+        checkpoints: directories that are each a whole checkpoint of some step, or not there.
+        again: the stage that goes on with what a killed one left; None where nothing is left to do.
     """
 
     act: Callable[[], None]
     prepare: Callable[[Session, Path], None]
+    given: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
-    grows: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+    again: Callable[[Path], str | None] | None = None
 
 
 def preload() -> None:
@@ -91,12 +99,39 @@ def _tree(session: Session, folder: Path) -> None:  # noqa: ARG001  one signatur
     (folder / "tiny.yaml").write_text(dump_yaml(apply_overrides(SPEC, ())))
 
 
-def _build(*more: str) -> Callable[[], None]:
+def _build(*more: str, workers: int = 1) -> Callable[[], None]:
     def act() -> None:
         for module in ("opening", "reading"):
             vars(importlib.import_module(f"symile_clin.cohort.{module}"))["SHARD_EVENTS"] = SHARD_EVENTS
-        one = ("--workers", "1", "--threads", "1", "--no-tracking")
+        # half of a small build's time, and nothing but a table in a file that is written later
+        cohorts = vars(importlib.import_module("symile_clin.pipeline.cohorts"))
+        cohorts["count_events"] = lambda modality, *_, **__: pd.DataFrame({"modality": [modality.name]})
+        if workers > 1:  # however little there is to read
+            vars(importlib.import_module("symile_clin.cohort.workers"))["WORTH_STARTING_SECONDS"] = 0.0
+        one = ("--workers", str(workers), "--threads", "1", "--no-tracking")
         command("cohort", "build", "tiny.yaml", *SOURCES, *one, *more)()
+
+    return act
+
+
+def _without_pictures(*arguments: str) -> Callable[[], None]:
+    """A command whose pictures are files with nothing to see: to draw them is most of its time."""
+
+    def act() -> None:
+        from matplotlib.figure import Figure
+
+        empty = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(empty, "png")
+
+        def save(_: Figure, to: Any, **__: Any) -> None:
+            with nullcontext(to) if isinstance(to, io.BytesIO) else open(to, "wb") as file:  # noqa: PTH123
+                file.write(empty.getvalue())
+
+        setattr(Figure, "savefig", save)  # noqa: B010  a plain assignment would be another type's
+        for module, name in (("panel", "draw_panel"), ("contributions", "draw_contributions")):
+            drawn = importlib.import_module(f"symile_clin.modalities.labs.{module}")
+            vars(drawn)[name] = lambda *_: np.zeros((8, 8, 3), np.uint8)
+        command(*arguments)()
 
     return act
 
@@ -155,15 +190,39 @@ def _checkpoint() -> None:
         copy_checkpoint(Path("last"), Path("best"))
 
 
+def _resume(folder: Path) -> str:
+    return "resume" if (folder / "runs" / "run" / "started.json").exists() else "train"
+
+
+def _unless(path: str, stage: str) -> Callable[[Path], str | None]:
+    """A command that refuses to write a file anew, which is there: nothing is left to do."""
+    return lambda folder: None if (folder / path).exists() else stage
+
+
+ON_CPU: Final = ("--device", "cpu")
+SPLIT: Final = ("run", "--split", "val", *ON_CPU)
+TRAINED: Final = ("data", "tiny.yaml")
 STAGES: Final[Mapping[str, Stage]] = {
-    "synth": Stage(command("synth", "tree", "--patients", "2", "--workers", "1"), nothing, units=("tree",)),
-    "build": Stage(_build(), _tree, units=("data/cohorts/tiny",)),
-    "rebuild": Stage(_build("--set", "splits.seed=5"), _built, units=("data/cohorts/tiny",)),
-    "train": Stage(command(*TRAIN), _cohort, units=("runs/run/checkpoints/*",), grows=("runs/run",)),
-    "checkpoint": Stage(_checkpoint, nothing, units=("last", "best")),
-    "embed": Stage(command("embed", "run", "--split", "val", "--out", "vectors.parquet", "--device", "cpu"), _trained),
-    "embed npz": Stage(command("embed", "run", "--split", "val", "--out", "v.npz", "--device", "cpu"), _trained),
-    "index": Stage(command("index", "run", "--device", "cpu"), _trained, units=("runs/run/index/*",)),
-    "eval": Stage(command(*EVALUATE), _trained, units=("runs/run/eval/val",)),
-    "report": Stage(command("report", "run", "--split", "val", "--device", "cpu"), _evaluated),
+    "synth": Stage(command("synth", "tree", "--patients", "1", "--workers", "1"), nothing, units=("tree",)),
+    "build": Stage(_build(), _tree, given=("tree", "tiny.yaml"), units=("data/cohorts/tiny",)),
+    "build-2": Stage(
+        _build(workers=2), _tree, given=("tree", "tiny.yaml"), units=("data/cohorts/tiny",), again=lambda _: "build"
+    ),
+    "rebuild": Stage(
+        _build("--set", "splits.seed=5"), _built, given=("tree", "tiny.yaml"), units=("data/cohorts/tiny",)
+    ),
+    "train": Stage(command(*TRAIN), _cohort, given=TRAINED, checkpoints=("runs/run/checkpoints/*",), again=_resume),
+    "resume": Stage(command("train", "--no-tracking", "--resume", "--name", "run"), _cohort),
+    "checkpoint": Stage(_checkpoint, nothing, checkpoints=("last", "best")),
+    "embed": Stage(
+        command("embed", *SPLIT, "--out", "v.parquet"), _trained, given=TRAINED, again=_unless("v.parquet", "embed")
+    ),
+    "embed npz": Stage(
+        command("embed", *SPLIT, "--out", "v.npz"), _trained, given=TRAINED, again=_unless("v.npz", "embed npz")
+    ),
+    "index": Stage(command("index", "run", *ON_CPU), _trained, given=TRAINED, units=("runs/run/index/*",)),
+    "eval": Stage(
+        _without_pictures("eval", *SPLIT, "--no-tracking"), _trained, given=TRAINED, units=("runs/run/eval/val",)
+    ),
+    "report": Stage(_without_pictures("report", *SPLIT), _evaluated, given=TRAINED),
 }
