@@ -310,7 +310,13 @@ _EVENTS: Final = pa.schema(
 
 
 def _join_seeds() -> list[bytes]:
-    return [bytes([start, end, rule, *range(60)]) for start, end, rule in ((1, 2, 12), (2, 3, 9), (0, 5, 6))]
+    """Two samples of a patient, one of nobody; events on every border and a microsecond beside it, some twice."""
+    index = bytes([0, 16, 0, 0, 18, 0, 7, 16, 0])
+    events = b"".join(
+        bytes([0, tick << 4 | place, 1 + place % 3]) for tick in (1, 0, 2, 1) for place in range(len(_OFFSETS))
+    )
+    rules = ((1, 2, 0), (1, 2, 13), (2, 3, 10), (2, 3, 4))
+    return [bytes([start, end, rule]) + index + events for start, end, rule in rules]
 
 
 def _path_seeds() -> list[bytes]:
