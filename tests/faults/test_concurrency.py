@@ -240,11 +240,13 @@ def test_who_reads_a_cohort_that_is_replaced_keeps_what_it_opened(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    roots = {name: source / name for name in ("mimic_iv", "mimic_cxr", "mimic_ecg")}
 
     def build(*overrides: str) -> Cohort:
-        build_cohort(spec=str(source / "tiny.yaml"), out=Path("one"), overrides=overrides, workers=1, threads=1,
-                     tracking_uri=None, progress=Quiet(), **roots)  # fmt: skip
+        build_cohort(
+            spec=str(source / "tiny.yaml"), mimic_iv=source / "mimic_iv", mimic_cxr=source / "mimic_cxr",
+            mimic_ecg=source / "mimic_ecg", out=Path("one"), overrides=overrides, workers=1, threads=1,
+            tracking_uri=None, progress=Quiet(),
+        )  # fmt: skip
         return open_cohort(Path("one"))
 
     before = build()

@@ -251,7 +251,7 @@ def test_so_are_a_runs_weights_measurements_figures_and_pages(tmp_path: Path) ->
         run(RUN, str(place), {**environment, "OMP_NUM_THREADS": "1"})
         found.append(digests(place / "runs" / "one"))
     first, second = found
-    assert {Path(name).suffix for name in first} >= {".safetensors", ".parquet", ".npz", ".png", ".svg", ".html"}
+    assert {Path(name).suffix for name in first} >= {".safetensors", ".parquet", ".npz", ".png", ".html"}
     # seconds that it took, and the numbers that are made of them
     timed = {"manifest.json", "metrics.jsonl"}
     assert {name for name in first if first[name] != second.get(name)} <= timed

@@ -89,7 +89,8 @@ def test_the_engine_reads_and_writes_nothing_outside_the_cache(tmp_path: Path, m
     cache = cache_of(tmp_path)
     (cache.directory / planted.name).write_bytes(b"code")
     before = sorted(tmp_path.rglob("*"))
-    with socket.create_server(("127.0.0.1", 0)) as server, DuckDbCatalog(cache) as catalog:
+    catalog = DuckDbCatalog(cache)
+    with socket.create_server(("127.0.0.1", 0)) as server, catalog:
         server.setblocking(False)
         frame = catalog.frame(
             catalog.keep("kept", catalog.table("visits").join(catalog.rows(pd.DataFrame({"id": [1, 2]})), "id"))
@@ -148,9 +149,10 @@ def test_what_is_spilled_cannot_be_read_and_changes_no_answer(tmp_path: Path) ->
     names = rows.mutate(name=ibis.literal("CANARY") + (rows["n"] * 7919 % 1_000_003).cast(str) + "x" * 60)
     counted = []
     for memory in ("64MB", "2GB"):
-        with DuckDbCatalog(cache_of(tmp_path), memory=memory, threads=1) as catalog:
+        cache = cache_of(tmp_path)
+        with DuckDbCatalog(cache, memory=memory, threads=1) as catalog:
             kept = catalog.keep("kept", names)
-            (folder,) = catalog._cache.directory.glob("spill-*")
+            (folder,) = cache.directory.glob("spill-*")
             spilled = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
             assert (len(spilled) > 1_000_000) == (memory == "64MB")
             assert spilled.count(b"CANARY") == 0
