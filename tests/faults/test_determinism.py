@@ -252,7 +252,12 @@ def test_so_are_a_runs_weights_measurements_figures_and_pages(tmp_path: Path) ->
         found.append(digests(place / "runs" / "one"))
     first, second = found
     assert {Path(name).suffix for name in first} >= {".safetensors", ".parquet", ".npz", ".png", ".html"}
-    # seconds that it took, and the numbers that are made of them
-    timed = {"manifest.json", "metrics.jsonl"}
-    assert {name for name in first if first[name] != second.get(name)} <= timed
+    # seconds that it took, and what holds them
+    timed = {"manifest.json", "metrics.jsonl", "training.pt", "SHA256SUMS.txt"}
+    assert {Path(name).name for name in first if first[name] != second.get(name)} <= timed
     assert set(first) == set(second)
+    losses = []
+    for number in range(2):
+        lines = (tmp_path / str(number) / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
+        losses.append([{**json.loads(line), "train/data_wait": None} for line in lines])
+    assert losses[0] == losses[1]
