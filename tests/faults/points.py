@@ -211,7 +211,12 @@ class Session:
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        request: dict[str, Any] = {"stage": stage, "folder": str(folder.resolve()), "fault": fault, "given": list(given)}
+        request: dict[str, Any] = {
+            "stage": stage,
+            "folder": str(folder.resolve()),
+            "fault": fault,
+            "given": list(given),
+        }
         request["after"] = after
         request["copies"] = None if copies is None else str(copies.resolve())
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -248,7 +253,7 @@ class Watch:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._threads: dict[int, int] = {}
         self._lock = threading.RLock()
-        self._is_full = self._is_copying = False
+        self._is_full = self._is_limited = self._is_copying = False
         self._process = os.getpid()
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -273,7 +278,8 @@ class Watch:
             seen = Seen(point, shown, _bytes(path), thread)
             is_due = self._copies is not None and (point.occurrence == 0 or name in NAMES)
             copy = self._kill_a_fork() if is_due else None
-            os.write(self._notes, f"{json.dumps([seen, copy])}\n".encode())
+            if not self._is_limited:  # the notes are a file, too
+                os.write(self._notes, f"{json.dumps([seen, copy])}\n".encode())
             self._strike(name, point, path)
 
     def _kill_a_fork(self) -> str:
@@ -327,6 +333,7 @@ class Watch:
             self._is_full = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         else:
+            self._is_limited = True
             signal.signal(TOO_LARGE, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._fault.bytes, resource.RLIM_INFINITY))
@@ -424,3 +431,4 @@ def _run(stage: Any, request: Mapping[str, Any], output: int, notes: int) -> Non
 
 if __name__ == "__main__":
     _serve()
+    os._exit(0)  # taking all apart that was imported takes seconds
