@@ -42,6 +42,7 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
 # --- cohort directory ---
 MANIFEST: Final = "manifest.json"
+RELEASES: Final = "releases"  #: of the manifest's inputs: which release each source is
 SAMPLES: Final = "samples.parquet"
 ATTRITION: Final = "attrition.csv"
 ATTRITION_SAMPLES: Final = "attrition.parquet"  #: patient-level: step and reason of every index event that left

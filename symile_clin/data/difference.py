@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from symile_clin.data.store import Cohort
 from symile_clin.modalities.base import Choice, Modality
-from symile_clin.schema import ATTRITION_SAMPLES, HADM_ID, SAMPLE_ID, SPLIT, SUBJECT_ID, TIES, present_column
+from symile_clin.schema import ATTRITION_SAMPLES, HADM_ID, RELEASES, SAMPLE_ID, SPLIT, SUBJECT_ID, TIES, present_column
 
 NOT_INDEXED: Final = "not among its index events"
 NOT_KEPT: Final = "not known: it has no attrition.parquet"
@@ -211,7 +211,7 @@ def _among(ties: pd.DataFrame | None, values: pd.Series[Any]) -> NDArray[np.bool
 def _sources(cohort: Cohort) -> dict[str, str]:
     """What the manifest says about sources, one line each; times of change are left out."""
     manifest = cohort.manifest
-    releases = {source: _release(told) for source, told in manifest.get("releases", {}).items()}
+    releases = {source: _release(told) for source, told in manifest.get("inputs", {}).get(RELEASES, {}).items()}
     if "source" in manifest:
         return {"made from": str(manifest["source"])}
     inputs = manifest.get("inputs", {})

@@ -11,6 +11,7 @@ from typing import Any, Final
 from symile_clin import __version__
 from symile_clin.data.store import Cohort
 from symile_clin.evaluation.page import Code, Details, Facts, Section
+from symile_clin.schema import RELEASES
 from symile_clin.strict import dump_yaml
 
 PACKAGES: Final = ("torch", "numpy", "pandas", "scikit-learn", "matplotlib")
@@ -28,7 +29,7 @@ def provenance_section(
     """
     trained_on = manifest["cohort"]
     runtime = manifest.get("runtime", {})
-    releases = cohort.manifest.get("releases") or {}
+    releases = cohort.manifest.get("inputs", {}).get(RELEASES, {})
     facts = {
         "This page": f"symile-clin {__version__}, Python {platform.python_version()}",
         "Packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
@@ -58,7 +59,7 @@ def provenance_section(
 
 def commands(*, run: str, cohort: Cohort, split: str, manifest: Mapping[str, Any]) -> str:
     """What to type in an empty folder, the two files above saved in it."""
-    sources = sorted(cohort.manifest.get("releases") or {})
+    sources = sorted(cohort.manifest.get("inputs", {}).get(RELEASES, {}))
     roots = "".join(f" --{name.replace('_', '-')} DIR" for name in sources)
     lines = ["# save the two texts above as cohort.yaml and config.yaml"]
     if cohort.synthetic:

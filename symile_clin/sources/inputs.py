@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from symile_clin.errors import ConfigError
+from symile_clin.schema import RELEASES
 from symile_clin.sources.convert import find_table
 from symile_clin.sources.tables import TableSpec
 
@@ -51,8 +52,14 @@ def identities(tables: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def same_inputs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
-    """Whether a manifest's inputs are those of now, as far as can be told before anything is read."""
-    return then is not None and {**then, "tables": identities(then.get("tables", []))} == now
+    """Whether a manifest's inputs are those of now, as far as can be told before anything is read.
+
+    What the sources are called does not count: another name for the same tables makes no other cohort.
+    """
+    if then is None:
+        return False
+    before = {key: value for key, value in then.items() if key != RELEASES}
+    return {**before, "tables": identities(before.get("tables", []))} == now
 
 
 def drift(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> list[str]:

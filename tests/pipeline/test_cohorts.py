@@ -307,9 +307,9 @@ def test_releases_are_in_the_manifest_but_do_not_make_a_cohort_another(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = open_cohort(build().path).manifest
-    assert {name: one["version"] for name, one in manifest["releases"].items()} == {
+    assert {name: one["version"] for name, one in manifest["inputs"]["releases"].items()} == {
         "mimic_iv": None, "mimic_cxr": None, "mimic_ecg": None,
     }  # fmt: skip
-    assert "releases" not in manifest["inputs"]
+    assert "releases" not in manifest
     monkeypatch.setattr("symile_clin.pipeline.provenance.detect_all", lambda _roots: {})
     assert build().skipped
