@@ -85,6 +85,17 @@ def writing(path: Path, *, temporary: Path | None = None, needed: int | None = N
         ) from None
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Let what a disk refuses while `path` is read name that file; without one it would be taken for a write's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def size(path: Path, *, on_disk: bool = False) -> int:
     """Bytes of a file, or of all files in a folder, one with several names once; what vanishes meanwhile is left out.
 

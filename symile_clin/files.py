@@ -229,7 +229,7 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with path.open("rb") as handle:
+    with disk.reading(path), path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

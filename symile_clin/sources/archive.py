@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from isal import igzip, isal_zlib
 
+from symile_clin import disk
 from symile_clin.errors import SourceError
 
 DOWNLOAD_AGAIN: Final = "Check the file against the release's SHA256SUMS.txt and download it again"
@@ -49,7 +50,8 @@ class Archive:
 
     def _read(self, size: int) -> bytes:
         try:
-            data: bytes = self._bytes.read(size)
+            with disk.reading(self._path):
+                data: bytes = self._bytes.read(size)
         except (EOFError, *_NOT_INFLATED) as error:
             raise self._damaged(error) from None
         except OSError as error:

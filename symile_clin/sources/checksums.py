@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from symile_clin import disk
+
 SUMS: Final = "SHA256SUMS.txt"
 #: Of a line: a digest, two spaces or a space and a star, and a path.
 MAX_LINE_BYTES: Final = 8192
@@ -28,7 +30,7 @@ def listed_digests(root: Path, wanted: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     if not names or not path.is_file():  # nor a pipe, which would be waited for
         return found
-    with path.open("rb") as file:
+    with disk.reading(path), path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES):
             name = line[_DIGEST:].strip()
             own = names.get(name)

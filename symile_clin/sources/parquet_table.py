@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from symile_clin import disk
 from symile_clin.errors import SourceError
 from symile_clin.sources.archive import DOWNLOAD_AGAIN
 from symile_clin.sources.csv_table import WORDS, check_columns, complete, used_schema
@@ -31,7 +32,7 @@ def read_parquet(spec: TableSpec, path: Path) -> Generator[pa.Table, None, None]
     """
     schema = used_schema(spec)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with disk.reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             check_columns(spec, path, names)
             present = [name for name in schema.names if name in names]

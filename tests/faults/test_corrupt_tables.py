@@ -143,6 +143,18 @@ def test_every_kind_of_bad_table_is_refused_in_one_line_and_leaves_nothing(
     assert not list(tmp_path.glob(".*")), "a half-made copy"
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_disk_that_does_not_give_a_table_is_not_taken_for_one_that_does_not_take_its_copy(
+    suffix: str, tmp_path: Path
+) -> None:
+    table = tmp_path / f"table{suffix}"
+    table.symlink_to("/proc/self/mem")  # a regular file, whose first byte no process may read: EIO, as of a bad sector
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        convert(SPEC, table, tmp_path / "table.parquet")
+    assert caught.value.filename == str(table)
+
+
 def test_what_a_reader_cannot_tell_of_a_table_is_listed() -> None:
     assert [f"{form}, {fault}: {how}" for form, fault, how, _, listed in TABLES if listed] == [
         "CSV, truncated: within the last value",
