@@ -10,13 +10,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from symile_clin import files
-from symile_clin.errors import MismatchError
+from symile_clin.errors import DiskError, MismatchError
 from symile_clin.progress import Progress
 from symile_clin.tracking.base import Status, Tracker
 
@@ -188,15 +189,21 @@ class Journal:
         self._events.append(event)
 
         def write() -> None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
+            end = self.path.stat().st_size  # of none, too: without its first line a file is no journal
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(event) + "\n")
+            except OSError:
+                with suppress(OSError):  # the next line would go on in the middle of this one
+                    os.truncate(self.path, end)
+                raise
 
         self._keep(write)
 
-    def _keep(self, write: Any) -> None:
+    def _keep(self, write: Callable[[], object]) -> None:
         try:
             write()
-        except OSError as error:  # as for a store: nothing stops for it
+        except (OSError, DiskError) as error:  # as for a store: nothing stops for it
             if not self._has_failed:
                 self._progress.say(f"{self.path} does not hold all of what is tracked: {error}")
             self._has_failed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 import time
 from collections.abc import Callable
@@ -273,6 +274,27 @@ def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     listener = Listener()
     _tell(_start(tmp_path / "one", _down(tmp_path), progress=listener), tmp_path / "one")
     assert len([line for line in listener.said if "does not hold all of what is tracked" in line]) == 1
+
+
+@pytest.mark.parametrize("room", [0, 500])
+def test_a_disk_that_is_full_for_a_while_leaves_a_journal_or_none(tmp_path: Path, room: int) -> None:
+    """Full before the first line, or in the middle of a later one: files may not grow beyond `room` bytes then."""
+    listener, run = Listener(), tmp_path / "one"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    uri = _down(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        tracker = _start(run, uri, progress=listener)
+        tracker.params({"long": "x" * 1000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    tracker.metrics({"train/loss": 1.0}, step=1)
+    assert len([line for line in listener.said if "does not hold all of what is tracked" in line]) == 1
+    if room:
+        assert [(one.step, one.value) for one in _journal(run).numbers] == [(1, 1.0)]
+        assert not _journal(run).params
+    else:
+        assert not list(journals(run))
 
 
 @pytest.mark.slow
