@@ -1,6 +1,8 @@
 """Whole under the final name, or not there."""
 
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,24 @@ def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
         _ = temporary.write_text("half") // 0
     assert files.read_json(path) == {"b": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_writer_left_is_swept_away_or_left_where_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, others = tmp_path / f".a.{'9' * 30}.tmp", tmp_path / ".a.999999999.tmp"  # of no process
+    ours.touch()
+    others.touch()
+    unlink = Path.unlink
+
+    def sticky(path: Path, missing_ok: bool = False) -> None:
+        if path == others:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", sticky)  # a folder's sticky bit, which does not bind root
+    files.write_text(tmp_path / "a", "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [others.name, "a"]
 
 
 def test_json_is_the_same_bytes_whatever_the_order_and_refuses_nan(tmp_path: Path) -> None:
@@ -55,6 +75,23 @@ def _hold(path: str, ready: "multiprocessing.synchronize.Event", done: "multipro
     with files.lock(Path(path)):
         ready.set()
         done.wait(30)
+
+
+def test_an_old_directory_that_does_not_go_away_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with files.atomic_directory(tmp_path / "cohort") as building:
+        (building / "array").write_text("old")
+
+    def busy(path: str, **_: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", busy)  # as NFS while somebody reads: it keeps the file under another name
+        with files.atomic_directory(tmp_path / "cohort") as building:
+            (building / "array").write_text("new")
+    assert (tmp_path / "cohort" / "array").read_text() == "new"
+    with files.atomic_directory(tmp_path / "cohort") as building:
+        (building / "array").write_text("newer")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["cohort"]
 
 
 def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
