@@ -9,6 +9,7 @@ from typing import Any
 
 from symile_clin import files
 from symile_clin.errors import NotFoundError
+from symile_clin.pipeline.runs import named_directory
 from symile_clin.progress import Progress
 from symile_clin.schema import RUNS_ROOT, TRACKING_URI
 from symile_clin.strict import nearest
@@ -92,7 +93,7 @@ def _find(root: Path, name: str | None) -> Path:
         if not known:
             raise NotFoundError(f"no run in {root} was tracked", remedy="Train one with `symile-clin train`")
         return max(known.values(), key=lambda run: max(path.stat().st_mtime_ns for path in journals(run)))
-    path = known.get(name, Path(name))
+    path = known.get(name) or named_directory(name)
     if any(journals(path)):
         return path
     if (root / name).is_dir() or path.is_dir():

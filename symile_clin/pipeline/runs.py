@@ -65,7 +65,7 @@ def open_run(root: Path, name: str | None) -> Run:
             raise NotFoundError(f"no finished run in {root}", remedy="Train one with `symile-clin train`")
         path = max(complete.values(), key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
     else:
-        path = complete.get(name, Path(name))
+        path = complete.get(name) or named_directory(name)
     paths.refuse_link(path, MANIFEST)
     manifest = files.read_manifest(path)
     if manifest is None:
@@ -79,6 +79,12 @@ def open_run(root: Path, name: str | None) -> Run:
         raise MismatchError(f"{path} holds a {manifest.get('stage')}", expected="a training run")
     paths.refuse_links(path)
     return Run(path=path, config=load_yaml(path / CONFIG), manifest=manifest)
+
+
+def named_directory(name: str) -> Path:
+    """A run's directory as it is given; `.` and `..` by their own names, for its lock and its report are called so."""
+    path = Path(name)
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def new_run_directory(root: Path, name: str | None, *, default: str) -> AbstractContextManager[tuple[Path, Path]]:

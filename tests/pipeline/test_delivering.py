@@ -37,7 +37,7 @@ def _counts() -> dict[str, int]:
 
 
 def test_a_training_without_its_store_finishes_and_is_delivered_later(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli.run(["track", "sync"]) == 2
     assert "no run in runs was tracked. Train one with `symile-clin train`." in capsys.readouterr().err
@@ -58,10 +58,14 @@ def test_a_training_without_its_store_finishes_and_is_delivered_later(
     assert cli.run(["track", "sync", "one"]) == 0
     assert "Run runs/one is recorded whole (train): nothing to deliver." in capsys.readouterr().out
     assert _counts() == before
+    monkeypatch.chdir("runs/one")
+    assert cli.run(["track", "sync", ".", "--tracking-uri", "sqlite:///../../mlflow.db"]) == 0
+    assert f"Run {place / 'runs/one'} is recorded whole" in capsys.readouterr().out
+    assert open_run(Path(), ".").name == "one"
     text = (place / "runs" / "one" / "tracking" / "train.jsonl").read_text()
     assert str(place) not in text
     assert "down.db" not in text
-    with closing(sqlite3.connect("mlflow.db")) as store:
+    with closing(sqlite3.connect(place / "mlflow.db")) as store:
         lines = [json.loads(line) for line in (place / "runs" / "one" / "metrics.jsonl").read_text().splitlines()]
         for line in lines:
             value = store.execute("SELECT value FROM metrics WHERE key = 'val/loss' AND step = ?", (line["epoch"],))
