@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
-# One process per core, and one thread in each; what takes longest comes first.
-EVERYWHERE := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# One process per core, and one thread in each; files that share something stay together (tests/conftest.py), in their order.
+EVERYWHERE := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-engines test-all test-lowest lint clean
 .DEFAULT_GOAL := demo

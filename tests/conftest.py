@@ -1,5 +1,7 @@
 """Shared fixtures: the session of a new user, in which every command of the README has run once."""
 
+from __future__ import annotations
+
 import http.client
 import os
 import re
@@ -8,9 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).with_name("symile-clin")
@@ -30,11 +38,20 @@ SIGNS_OF_TESTS = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share a process, and so do all that need the session: what they share is made once."""
-    for item in items:
-        needs_session = "session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("session" if needs_session else item.path.as_posix()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Tests of a file share a process, and so do all files that need the newcomer: what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduling = LoadFileScheduling(config, log)
+    file_of = scheduling._split_scope
+    scheduling._split_scope = lambda test: "newcomer" if _needs_newcomer(file_of(test)) else file_of(test)
+    return scheduling
+
+
+@cache
+def _needs_newcomer(file: str) -> bool:
+    return re.search(r"\bnewcomer: Path\b", (README.parent / file).read_text()) is not None
 
 
 def readme_commands() -> list[str]:
@@ -53,9 +70,9 @@ def watched_environment(record: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every command of the README has run."""
-    folder = tmp_path_factory.mktemp("session")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a new user, in which every command of the README has run."""
+    folder = tmp_path_factory.mktemp("newcomer")
     for command in readme_commands():
         if command == "symile-clin ui":
             _open_and_interrupt(folder)

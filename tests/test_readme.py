@@ -22,13 +22,13 @@ def test_the_readme_holds_the_session_of_the_design() -> None:
     assert README.read_text().index("make demo") < README.read_text().index("make test") < 2000
 
 
-def run_metrics(session: Path, run: str) -> dict[str, float]:
-    """metrics.json of a run of the session."""
-    metrics: dict[str, float] = json.loads((session / "runs" / run / "eval" / "test" / "metrics.json").read_text())
+def run_metrics(newcomer: Path, run: str) -> dict[str, float]:
+    """metrics.json of a run of the newcomer."""
+    metrics: dict[str, float] = json.loads((newcomer / "runs" / run / "eval" / "test" / "metrics.json").read_text())
     return metrics
 
 
-def test_the_session_ends_with_everything_in_its_place(session: Path) -> None:
+def test_the_session_ends_with_everything_in_its_place(newcomer: Path) -> None:
     for path in (
         "data/cohorts/demo/samples.parquet",
         "data/cohorts/demo/attrition.csv",
@@ -40,12 +40,12 @@ def test_the_session_ends_with_everything_in_its_place(session: Path) -> None:
         "runs/demo-clip-1/eval/test/metrics.json",
         "mlflow.db",
     ):
-        assert (session / path).is_file(), path
-    assert not (session / "runs" / "demo-symile-2").exists(), "demo trained an equal run again"
+        assert (newcomer / path).is_file(), path
+    assert not (newcomer / "runs" / "demo-symile-2").exists(), "demo trained an equal run again"
 
 
-def test_the_demo_is_planted_as_promised_and_symile_finds_the_synergy(session: Path) -> None:
-    symile, clip = run_metrics(session, "demo-symile-1"), run_metrics(session, "demo-clip-1")
+def test_the_demo_is_planted_as_promised_and_symile_finds_the_synergy(newcomer: Path) -> None:
+    symile, clip = run_metrics(newcomer, "demo-symile-1"), run_metrics(newcomer, "demo-clip-1")
     target = "test/cxr/recall_at_1"
     assert symile[f"{target}_n"] >= 250
     assert symile[f"{target}_chance"] == 0.1
@@ -57,6 +57,6 @@ def test_the_demo_is_planted_as_promised_and_symile_finds_the_synergy(session: P
     assert set(symile) == set(clip), "both objectives report the same metrics"
 
 
-def test_derived_files_are_the_users_alone(session: Path) -> None:
-    shared = [path for path in session.rglob("*") if path.stat().st_mode & 0o077]
+def test_derived_files_are_the_users_alone(newcomer: Path) -> None:
+    shared = [path for path in newcomer.rglob("*") if path.stat().st_mode & 0o077]
     assert shared == []

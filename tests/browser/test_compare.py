@@ -33,10 +33,10 @@ RUNS = ("demo-symile-1", "demo-clip-1")
 
 
 @pytest.fixture(scope="module")
-def store(session: Path) -> tuple[Path, dict[str, str]]:
+def store(newcomer: Path) -> tuple[Path, dict[str, str]]:
     """The folder in which Symile and CLIP were trained on the same demo cohort, and the two runs' ids."""
-    manifests = {run: read_manifest(session / "runs" / run) for run in RUNS}
-    return session, {run: manifest["tracked_as"] for run, manifest in manifests.items() if manifest}
+    manifests = {run: read_manifest(newcomer / "runs" / run) for run in RUNS}
+    return newcomer, {run: manifest["tracked_as"] for run, manifest in manifests.items() if manifest}
 
 
 @pytest.fixture(scope="module")

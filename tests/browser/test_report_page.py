@@ -28,8 +28,8 @@ RECALL = "test/cxr/recall_at_1"
 
 
 @pytest.fixture(scope="module")
-def page(session: Path) -> Path:
-    return session / "runs" / RUN / "eval" / "test" / "report.html"
+def page(newcomer: Path) -> Path:
+    return newcomer / "runs" / RUN / "eval" / "test" / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def window(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bro
         yield opened
 
 
-def test_it_says_what_was_measured(session: Path, window: Browser) -> None:
+def test_it_says_what_was_measured(newcomer: Path, window: Browser) -> None:
     assert window.run("return document.title") == f"{RUN} on demo, test split"
     assert window.run("return document.querySelector('.headline strong').innerText") == (
-        f"{run_metrics(session, RUN)[RECALL]:.3f}"
+        f"{run_metrics(newcomer, RUN)[RECALL]:.3f}"
     )
     assert "SYNTHETIC PATIENTS" in window.run("return document.querySelector('.banner').innerText")
     assert window.run("return document.querySelectorAll('main > section').length") == 9

@@ -41,9 +41,9 @@ def test_the_watch_sees_and_refuses_every_way_out(tmp_path: Path) -> None:
     assert len((tmp_path / WATCHED).read_text().splitlines()) == len(attempts)
 
 
-def test_no_command_of_a_new_users_session_asks_for_another_machine(session: Path) -> None:
+def test_no_command_of_a_new_users_session_asks_for_another_machine(newcomer: Path) -> None:
     """Every command of the README, `demo` and `ui` among them, and all the processes that they start."""
-    check_quiet(session / WATCHED)
+    check_quiet(newcomer / WATCHED)
 
 
 def test_the_users_own_wish_about_telemetry_stands() -> None:

@@ -15,9 +15,9 @@ from symile_clin.schema import RUNS_ROOT
 
 
 @pytest.fixture(scope="module")
-def asked(session: Path) -> Iterator[Asked]:
+def asked(newcomer: Path) -> Iterator[Asked]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(session)
+        patch.chdir(newcomer)
         run = open_run(Path(RUNS_ROOT), "demo-symile-1")
         yield Asked(open_trained(run, cohort_of(run, None), device="cpu"), 40)
 
