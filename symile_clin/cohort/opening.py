@@ -6,15 +6,18 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symile_clin import __version__, files
+from symile_clin.cohort.answers import PASSING
 from symile_clin.cohort.workers import begin_item
 from symile_clin.modalities.base import Modality, Reason, Refusal, Row
+from symile_clin.modalities.whole_file import unreadable
 from symile_clin.schema import RANK, SAMPLE_ID
 
 OUTCOMES: Final = "outcomes.json"
@@ -96,7 +99,8 @@ def read_shard(modality: Modality, source: Path, work: Path, rows: Sequence[Row]
     """Read some events into a shard of their own in `work`, unless it is there already.
 
     A shard is a directory of arrays (events that were read, in order) and outcomes.json. Its name is made of what it
-    hangs on, and it appears whole: so a shard that is there can be taken as it is, whoever made it.
+    hangs on, and it appears whole: so a shard that is there can be taken as it is, whoever made it. Only where a file
+    was out of reach (no permission, a disk that did not answer) is it made anew.
 
     Args:
         rows: the events, at most `SHARD_EVENTS`.
@@ -106,19 +110,26 @@ def read_shard(modality: Modality, source: Path, work: Path, rows: Sequence[Row]
     """
     name = files.digest(identify(modality, source, rows))[:32]
     folder = work / name
-    if not (folder / OUTCOMES).is_file():
+    if not _may_be_taken(folder):
         temporary = work / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             _write(modality, source, rows, temporary)
-            if folder.exists() and not (folder / OUTCOMES).exists():  # a process was killed while it removed it
+            if folder.exists() and not _may_be_taken(folder):
                 shutil.rmtree(folder)
             if not folder.exists():  # another process may have made the same one meanwhile
                 temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return [_outcome(name, stored) for stored in files.read_json(folder / OUTCOMES)]
+
+
+def _may_be_taken(folder: Path) -> bool:
+    """Whether a shard is there, not half removed by a process that was killed, and would be the same once more."""
+    if not (folder / OUTCOMES).is_file():
+        return False
+    return all(one.get("refusal", {}).get("reason") not in PASSING for one in files.read_json(folder / OUTCOMES))
 
 
 def _write(modality: Modality, source: Path, rows: Sequence[Row], folder: Path) -> None:
@@ -128,15 +139,14 @@ def _write(modality: Modality, source: Path, rows: Sequence[Row], folder: Path) 
     position = 0
     for row in rows:
         begin_item()
-        arrays = modality.read(row, source)
+        arrays, behind = _read(modality, source, row)
         if isinstance(arrays, Refusal):
             outcomes.append({"refusal": asdict(arrays)})
             continue
         for name, target in stored.items():
             target[position] = arrays[name]
         scalars = {name: np.asarray(value).item() for name, value in arrays.items() if name not in stored}
-        behind = [asdict(_hash(source, path)) for path in modality.files(row)]
-        outcomes.append({"position": position, "scalars": scalars, "files": behind})
+        outcomes.append({"position": position, "scalars": scalars, "files": [asdict(file) for file in behind]})
         position += 1
     for name, target in stored.items():
         # plain writes: pages of a memory map would count as this process's own until they are on the disk
@@ -145,6 +155,17 @@ def _write(modality: Modality, source: Path, rows: Sequence[Row], folder: Path) 
             handle.flush()
             os.fsync(handle.fileno())
     files.write_json(folder / OUTCOMES, outcomes)
+
+
+def _read(modality: Modality, source: Path, row: Row) -> tuple[dict[str, NDArray[Any]] | Refusal, tuple[FileRead, ...]]:
+    """An event's arrays, or why there are none, and the files behind it."""
+    arrays = modality.read(row, source)
+    if isinstance(arrays, Refusal):
+        return arrays, ()
+    try:
+        return arrays, tuple(_hash(source, path) for path in modality.files(row))
+    except OSError as error:  # out of reach since a moment ago
+        return replace(unreadable(error), then=modality.after_unreadable), ()
 
 
 def _outcome(shard: str, stored: Mapping[str, Any]) -> Outcome:

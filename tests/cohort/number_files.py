@@ -16,6 +16,7 @@ class Numbers:
     """A room as far as reading goes: a file holds a number, or what to do to the process that reads it."""
 
     room, name, options = "numbers", "numbers", RoomOptions()
+    after_unreadable = "drop"
     arrays: ClassVar = {"value": ArraySpec("int64", (2,)), "later": ArraySpec("int8", (), fitted=True)}
 
     def files(self, row: Row) -> tuple[str, ...]:
@@ -32,4 +33,11 @@ class Numbers:
                 time.sleep(600)
             case "refuse":
                 return Refusal(Reason.TRUNCATED, "short", "drop")
+            case "forbid" if "forbidden" in os.environ:
+                return Refusal(Reason.UNREADABLE, "Permission denied", "drop")
+            case "forbid":
+                text = "4"
+            case "vanish":
+                (source / row["path"]).unlink()
+                text = "3"
         return {"value": np.array([int(text), 7]), "numbers_half": np.array(int(text) / 2)}

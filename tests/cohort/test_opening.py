@@ -88,6 +88,26 @@ def test_a_shard_that_a_killed_process_had_half_removed_is_read_again(tmp_path: 
     assert read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows) == expected
 
 
+def test_a_shard_with_files_that_were_out_of_reach_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write(tmp_path / "source", ["5", "forbid", "refuse"])
+    monkeypatch.setenv("forbidden", "")  # the file's mode is no part of its size and time
+    before = read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows)
+    assert values(tmp_path / "work", before) == [[5, 7], "not readable", "truncated"]
+    monkeypatch.delenv("forbidden")
+    after = read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows)
+    assert values(tmp_path / "work", after) == [[5, 7], [4, 7], "truncated"]
+    assert len(list((tmp_path / "work").iterdir())) == 1
+
+
+def test_a_file_that_goes_away_while_it_is_read_costs_its_own_event(tmp_path: Path) -> None:
+    rows = write(tmp_path / "source", ["vanish", "5"])
+    found = read_shard(NUMBERS, tmp_path / "source", tmp_path / "work", rows)
+    assert found[0] == Refusal(Reason.UNREADABLE, "No such file or directory", "drop")
+    assert values(tmp_path / "work", found) == ["not readable", [5, 7]]
+
+
 @pytest.mark.parametrize("harm", ["die", "hang"])
 def test_a_file_that_kills_or_hangs_its_reader_is_refused_and_no_other_harmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
