@@ -216,3 +216,14 @@ def test_a_command_stays_a_function_whatever_was_imported_before() -> None:
         "for name in 2 * list(pipeline._HOME): assert type(getattr(pipeline, name)).__name__ == 'function', name"
     )
     assert "torch" in loaded
+
+
+def test_the_page_of_reliability_names_tests_that_exist() -> None:
+    root = PACKAGE.parent
+    page = (root / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"\b(?:tests|scripts)/[\w/]+\.py", page))
+    assert named, "the page names no test"
+    assert {file for file in named if not (root / file).is_file()} == set()
+    tests = sorted((root / "tests").rglob("test_*.py"))
+    defined = {name for file in tests for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
+    assert set(re.findall(r"\btest_\w+", page)) - defined - {file.stem for file in tests} == set()
