@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from symile_clin import __version__, disk
-from symile_clin.errors import BusyError, MismatchError
+from symile_clin.errors import BusyError, ConfigError, MismatchError
 from symile_clin.schema import MANIFEST
 
 
@@ -25,8 +25,10 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling to write to; fsynced and renamed to `path` when the block ends well, removed otherwise.
 
     Raises:
+        ConfigError: a device or pipe has its name.
         DiskError: the disk does not take it.
     """
+    _refuse_special(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +41,12 @@ def atomic(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_special(path: Path) -> None:
+    """Never put anything in the place of a device or pipe: root could replace /dev/null itself."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(f"{path} is a device or pipe", remedy="Choose another name")
 
 
 @contextmanager
@@ -115,8 +123,14 @@ def atomic_directory(path: Path, *, keep: str | None = None, needed: int | None 
 
     Raises:
         BusyError: another process is filling the same directory.
+        ConfigError: a link, file or device has its name.
         DiskError: the disk does not take it.
     """
+    _refuse_special(path)
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link to {path.resolve()}", remedy="Name the directory itself")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file", expected="a directory")
     temporary = building(path)
     with ExitStack() as held:
         with disk.writing(path, needed=needed):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from symile_clin import files
-from symile_clin.errors import BusyError, MismatchError
+from symile_clin.errors import BusyError, ConfigError, MismatchError
 
 
 def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
@@ -92,6 +92,28 @@ def test_an_old_directory_that_does_not_go_away_costs_nothing(tmp_path: Path, mo
     with files.atomic_directory(tmp_path / "cohort") as building:
         (building / "array").write_text("newer")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["cohort"]
+
+
+def test_a_directory_takes_the_place_of_nothing_but_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    before = sorted(tmp_path.iterdir())
+    remedies = {
+        "link": "a link to .*real. Name the directory",
+        "file": "is a file",
+        "pipe": "or pipe",
+        "device": "a device",
+    }
+    for name, said in remedies.items():
+        with pytest.raises(ConfigError, match=said), files.atomic_directory(tmp_path / name):
+            pytest.fail("it begins")
+    for name in ("pipe", "device"):
+        with pytest.raises(ConfigError, match="is a device or pipe"):
+            files.write_text(tmp_path / name, "x")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
