@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from symile_clin.errors import ConfigError, NotFoundError
 
@@ -22,6 +23,16 @@ class Strict(BaseModel):
     """Base of every settings model: frozen, an unknown key is an error, and so are NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_written_as_such(cls, value: object, info: ValidationInfo) -> object:
+        """YAML reads yes, no, on and off as true and false, which Python takes for 1 and 0."""
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _flatten(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and (int in kinds or float in kinds):
+                raise ValueError(f"{str(value).lower()} is no number (YAML takes yes, no, on and off for such, too)")
+        return value
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -105,8 +116,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value):  # 0100 is 64 to YAML, 12:30:45 is 45045
+            problem = "a number is not plain decimal; put quotes around what is text,"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         value = super().construct_yaml_int(node)
-        if abs(value) >> 63:  # hexadecimal ones of 100 kB are numbers that Python refuses to print
+        if abs(value) >> 63:
             raise yaml.constructor.ConstructorError(None, None, "a number is beyond 64 bits", node.start_mark)
         return value
 

@@ -55,7 +55,12 @@ def test_settings_are_frozen() -> None:
         ("a: 2001-99-99\n", "a value that is none"),
         ("a: 2001-01-01T00:00:00+99:99\n", "a value that is none"),
         ("a: " + "9" * 5000 + "\n", "a value that is none"),
-        ("a: 0x" + "f" * 20_000 + "\n", "a number is beyond 64 bits in line 1"),
+        ("a: " + "9" * 30 + "\n", "a number is beyond 64 bits in line 1"),
+        # numbers that a person and YAML read differently: 64, 45045, 64, 8
+        *(
+            (f"b: 1\na: {text}\n", "a number is not plain decimal.* in line 2")
+            for text in ("0100", "12:30:45", "0x40", "0b1000")
+        ),
         ("? [a]\n: b\n", "a value that is none"),
         ("a: !!int abc\n", "YAML tags"),
         ("a: " + "[" * 40_000, "nested more than 32 levels"),
@@ -88,6 +93,12 @@ def test_settings_hold_no_number_that_is_none(tmp_path: Path, number: str) -> No
     path.write_text(f"start: 1\nend: {number}\n")
     with pytest.raises(ConfigError, match="'end'"):
         strict.validate(Window, strict.load_yaml(path), source="x")
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true"])
+def test_a_word_is_no_number(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"'start': (true|false) is no number"):
+        strict.validate(Window, strict.apply_overrides({"start": 0, "end": 1}, [f"start={word}"]), source="x")
 
 
 def test_overrides_go_deep_and_leave_the_original_alone() -> None:
