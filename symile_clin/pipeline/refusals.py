@@ -28,7 +28,7 @@ def refusals_shown(out: Path) -> Iterator[None]:
         beside.chmod(0o600)  # patient-level
         raise CohortError(
             error.found,
-            remedy=f"{beside} lists them: is the download complete and its disk there? If this is how the files are, "
-            "allow more with --set max_refused=0.5",
+            remedy=f"{beside} lists them: is the download complete and its disk there? If these are all that you have, "
+            "build from the others with --set max_refused=1",
         ) from None
     beside.unlink(missing_ok=True)
