@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from symile_clin.data import fetching
 from symile_clin.data.order import Draw, TrainingOrder
@@ -65,6 +65,16 @@ class Batch:
         """The same batch in pinned memory; a DataLoader calls it."""
         return self._each(Tensor.pin_memory)
 
+    def share_memory(self) -> Batch:
+        """The same batch in memory that other processes can map."""
+
+        def share(tensor: Tensor) -> Tensor:
+            if tensor.numel():
+                tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types for it
+            return tensor
+
+        return self._each(share)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             arrays={
@@ -95,7 +105,9 @@ class CohortDataset(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         """The augmented batch of one training step."""
-        return self.fetch(draw.rows, augment=(draw.seed, draw.epoch))
+        batch = self.fetch(draw.rows, augment=(draw.seed, draw.epoch))
+        # At once, for an error to be raised here: of one while it is handed over, training would never hear, and wait.
+        return batch if get_worker_info() is None else batch.share_memory()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every sample once, in order, without augmentation; the last batch may be smaller."""

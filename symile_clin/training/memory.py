@@ -14,6 +14,8 @@ from symile_clin.objectives.base import Objective
 from symile_clin.ranks import Ranks
 
 GIB: Final = 2**30
+#: How torch says that a worker has no room to hand a batch over.
+NO_SHARED_MEMORY: Final = ("shared memory(shm)", "workers are out of shared memory")
 #: What a parameter takes in float32: itself, its gradient and AdamW's two moments.
 BYTES_PER_PARAMETER: Final = 16
 
@@ -38,13 +40,21 @@ def memory_explained(
 
     Raises:
         OutOfMemoryError: memory of the device, or of the machine, ran out.
-        WorkerError: a process that fetches batches was ended, as the system does where memory runs out.
+        WorkerError: a process that fetches batches was ended, as the system does where memory runs out, or had no
+            shared memory to hand one over.
     """
     try:
         yield
     except SymileClinError:
         raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_SHARED_MEMORY):
+            error.__traceback__ = None  # its frames hold the workers, for which the program would then wait at its end
+            raise WorkerError(
+                f"shared memory (/dev/shm) ran out at {place}: processes that fetch batches hand them over in it",
+                remedy="Give more of it (docker run --shm-size=8g), or lower training.workers (0 takes none) or "
+                "training.batch_size",
+            ) from None
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise WorkerError(
                 f"a process that fetches batches was ended by another at {place}, as the system does where memory runs "

@@ -309,3 +309,16 @@ def test_a_worker_that_the_system_ends_is_told_from_a_mistake(tmp_path: Path) ->
     assert "a process that fetches batches was ended by another at epoch " in found.line()
     assert "Lower training.workers" in found.line()
     assert found.last == 5
+
+
+@pytest.mark.slow
+def test_shared_memory_that_runs_out_ends_training_instead_of_stopping_it_forever(tmp_path: Path) -> None:
+    """As in a container, whose /dev/shm is 64 MB unless told otherwise."""
+    small = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=56k tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a mount namespace")
+    _cohort(tmp_path)
+    command = [*small, sys.executable, "-m", "symile_clin", *_train("shared", "training.workers=1")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1
+    assert "shared memory (/dev/shm) ran out at epoch 1, step 1" in done.stderr.splitlines()[-1]
