@@ -203,8 +203,9 @@ def deliver(
     except SymileClinError:
         raise
     except Exception as error:  # whatever MLflow and its database raise
+        store = "the tracking store" if database is None else f"the tracking store {database}"
         raise TrackingError(
-            f"the tracking store cannot be used: {reason(error)}", remedy="Try again when it is back; nothing is lost"
+            f"{store} cannot be used: {reason(error)}", remedy="Try again when it is back; nothing is lost"
         ) from None
     params, labels, numbers, artifacts = found
     return Delivered(

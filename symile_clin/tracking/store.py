@@ -96,6 +96,8 @@ def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        # its errors come to us as exceptions; the log repeats them as pages of traceback, with what was to be stored
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         if database is None:
             yield MlflowClient(uri)
             return

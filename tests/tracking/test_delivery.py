@@ -225,6 +225,21 @@ def test_a_store_that_fails_is_left_alone_for_a_while(
     assert len(calls) == 2  # once more, whatever it takes
 
 
+def test_what_a_store_refuses_is_one_line_with_its_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run, uri = tmp_path / "one", f"sqlite:///{tmp_path}/full.db"
+    _tell(_start(run, uri), run)
+    with closing(sqlite3.connect(tmp_path / "full.db")) as store:
+        for table in ("metrics", "latest_metrics"):
+            store.execute(f"DROP TABLE {table}")  # sqlite's answer is of the kind that it gives on a full disk
+        store.commit()
+    with pytest.raises(
+        TrackingError, match=r"the tracking store .*/full\.db cannot be used: .*no such table"
+    ) as caught:
+        _deliver(run, uri)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_no_password_is_said_or_kept(tmp_path: Path) -> None:
     said = remedy(tmp_path / "one", "postgresql://me:secret@db.example.org/runs?sslkey=secret")
     assert "--tracking-uri postgresql://db.example.org/runs --allow-remote-tracking" in said
