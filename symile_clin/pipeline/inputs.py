@@ -60,9 +60,13 @@ def cohort_inputs(
         if isinstance(one, Linked)
     }
     if not engine.tables_only:
+        of_tables = set() if engine.remote else {table.source for table in tables}
+        of_files = {modality.reads_from for modality in modalities.values() if modality.reads_from}
         try:
-            require_roots({modality.reads_from for modality in modalities.values() if modality.reads_from}, roots)
+            require_roots(of_tables | of_files, roots)
         except ConfigError as error:
+            if not of_tables <= set(roots):
+                raise
             raise ConfigError(error.found, remedy=f"{error.remedy}, or look into no file with --tables-only") from None
     return {
         "spec": spec.resolved(),

@@ -44,6 +44,22 @@ def build(tree: Path, out: Path, *, engine: EngineName = "duckdb", tables_only: 
     return result.hash
 
 
+def test_all_directories_that_lack_are_asked_for_at_once() -> None:
+    options = "--mimic-cxr DIR --mimic-ecg DIR --mimic-iv DIR"
+    with pytest.raises(ConfigError, match=rf"Add {options}\.$"):  # its tables, too: --tables-only would not help
+        build_cohort(spec="demo", tracking_uri=None, progress=Quiet())
+    with pytest.raises(ConfigError, match=r"Add --mimic-cxr-dicom DIR, or look into no file with --tables-only\.$"):
+        build_cohort(
+            spec="demo",
+            overrides=["modalities.cxr.files=dicom"],
+            mimic_iv=Path(),
+            mimic_cxr=Path(),
+            mimic_ecg=Path(),
+            tracking_uri=None,
+            progress=Quiet(),
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="no JDK: PySpark is not tested"
