@@ -85,8 +85,8 @@ def cohort_diff(**arguments: Any) -> None:
 def cohort_verify(**arguments: Any) -> None:
     """Read a cohort again: its files, and what would leak.
 
-    Names each file that is not as it was built; proves that splits share no patient, study or recording, that inputs lie
-    in their windows, that fitted states are train's, and that candidate lists are whole; says what could not be proved.
+    Names each file that is not as it was built; proves that splits share no patient, study or recording, that inputs
+    lie in their windows, that fitted states are train's and candidate lists whole; says what could not be proved.
     Leaves with 3 if there is any finding. COHORT is a cohort directory; the newest if left out.
     """
     call("verify_cohort", **arguments)
