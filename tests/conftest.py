@@ -37,6 +37,9 @@ SIGNS_OF_TESTS = (
     "TF_BUILD",
 )
 
+# A shell's background job passes Ctrl-C over, and so would all processes that tests start, and send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

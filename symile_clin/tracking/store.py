@@ -105,8 +105,18 @@ def opened(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             if database.exists():
                 probe(database)
             else:
-                SqlAlchemyStore(uri, _ARTIFACTS_SCHEME)  # else MLflow's "Default" experiment records where we are
-            yield MlflowClient(uri)
+                # else MLflow's "Default" experiment records where we are
+                SqlAlchemyStore(_wherever_we_go(uri, database), _ARTIFACTS_SCHEME)
+            yield MlflowClient(_wherever_we_go(uri, database))
+
+
+def _wherever_we_go(uri: str, database: Path) -> str:
+    """The local store's address from the root on: MLflow keeps connections by address, another folder's too."""
+    place = str(database.absolute())
+    if any(sign in place for sign in "?#%"):  # which addresses take for signs of their own
+        return uri
+    _, has_options, options = uri.partition("?")
+    return f"sqlite:///{place}{has_options}{options}"
 
 
 def probe(database: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,14 @@ def test_processes_that_meet_at_a_new_store_all_record(tmp_path: Path) -> None:
     connection.close()
     assert names == ["run0", "run1", "run2", "run3"]
     assert metrics == (4,)
+
+
+def test_a_store_is_the_one_of_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        tracker = start_run(uri="sqlite:///mlflow.db", experiment="e", run_name=name, tags={}, progress=Quiet())
+        tracker.finish()
+    for name in ("a", "b"):
+        with closing(sqlite3.connect(tmp_path / name / "mlflow.db")) as store:
+            assert store.execute("SELECT name FROM runs").fetchall() == [(name,)]
