@@ -158,7 +158,8 @@ def check_csv(data: bytes) -> None:
         _says_something(error)
         return
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(TABLE.columns))
-    text = (gzip.decompress(data) if packed else data).decode("utf-8-sig")
+    # columns that nobody uses may hold bytes that are no text
+    text = (gzip.decompress(data) if packed else data).decode("utf-8-sig", errors="surrogateescape")
     names, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert len(rows) == len(lines)
     for column, read in _READ.items():
