@@ -155,7 +155,14 @@ def specs() -> list[TableSpec]:
     return source_tables(spec, spec.make_modalities(ROOMS))
 
 
-@pytest.mark.parametrize(("ids", "take"), [("BIGINT", "earliest"), ("VARCHAR", "nearest"), ("BIGINT", "latest")])
+@pytest.mark.parametrize(
+    ("ids", "take"),
+    [
+        ("VARCHAR", "nearest"),
+        pytest.param("BIGINT", "earliest", marks=pytest.mark.slow),
+        pytest.param("BIGINT", "latest", marks=pytest.mark.slow),
+    ],
+)
 def test_translated_sql_gives_the_cohort_that_duckdb_gives(tmp_path: Path, ids: str, take: str) -> None:
     tree = rich(tmp_path)
     cache = ParquetCache(specs(), roots=tree.write(), directory=tmp_path / "cache", progress=Quiet())

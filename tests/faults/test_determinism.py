@@ -233,6 +233,7 @@ def test_so_they_are_by_every_other_rule(sources: Mapping[str, Path], tmp_path: 
     assert first == second == third
 
 
+@pytest.mark.slow
 def test_synthetic_trees_are_equal_byte_by_byte(tmp_path: Path) -> None:
     for number, environment in enumerate((HERE, ELSEWHERE)):
         job = {"place": tmp_path / str(number), "synthesize": 5, "workers_": 1 + number, "shuffled": bool(number)}
